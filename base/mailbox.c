@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/mailbox.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+struct mailbox {
+    _Atomic(struct mail *) top; /* newest first */
+    _Atomic uint32_t depth;
+    int fd;
+    void *owner;
+};
+
+struct mailbox *mailbox_new(void *owner)
+{
+    struct mailbox *box = mem_zalloc(sizeof(*box));
+    box->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (box->fd < 0)
+        die("baton: eventfd: %s", strerror(errno));
+    box->owner = owner;
+    return box;
+}
+
+void mailbox_free(struct mailbox *box)
+{
+    if (!box)
+        return;
+    close(box->fd);
+    free(box);
+}
+
+void mailbox_post(struct mailbox *box, struct mail *mail, mail_fn *deliver)
+{
+    mail->deliver = deliver;
+    struct mail *top = atomic_load_explicit(&box->top, memory_order_relaxed);
+    do {
+        mail->next = top;
+    } while (!atomic_compare_exchange_weak_explicit(
+        &box->top, &top, mail, memory_order_release, memory_order_relaxed));
+    atomic_fetch_add_explicit(&box->depth, 1, memory_order_relaxed);
+    if (top)
+        return; /* whoever found it empty has woken the receiver */
+    uint64_t one = 1;
+    while (write(box->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
+static struct mail *take_all(struct mailbox *box)
+{
+    struct mail *newest = atomic_exchange_explicit(&box->top, NULL, memory_order_acquire);
+    struct mail *oldest = NULL;
+    while (newest) {
+        struct mail *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}
+
+unsigned mailbox_drain(struct mailbox *box)
+{
+    uint64_t count;
+    unsigned handled = 0;
+    /* Clear the wake-up before taking: a post in between wakes again, never is lost. */
+    while (read(box->fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+    struct mail *mail = take_all(box);
+    while (mail) {
+        struct mail *next = mail->next;
+        atomic_fetch_sub_explicit(&box->depth, 1, memory_order_relaxed);
+        mail->deliver(mail, box->owner);
+        mail = next;
+        handled++;
+    }
+    return handled;
+}
+
+bool mailbox_wait(struct mailbox *box, int timeout_ms)
+{
+    if (atomic_load_explicit(&box->top, memory_order_acquire))
+        return true;
+    struct pollfd p = {.fd = box->fd, .events = POLLIN};
+    return poll(&p, 1, timeout_ms) > 0;
+}
+
+int mailbox_fd(const struct mailbox *box)
+{
+    return box->fd;
+}
+
+uint32_t mailbox_depth(const struct mailbox *box)
+{
+    return atomic_load_explicit(&box->depth, memory_order_relaxed);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How threads talk: many post, one receives. Mail is intrusive (embed `struct mail` in the
+ * message), so posting never allocates and never fails. A lock-free stack; the receiver takes
+ * all of it at once and handles it in the order it was posted. The receiver is woken through
+ * an eventfd only when the box was empty.
+ * Bounded: a requester keeps its own count of what it has under way; `mailbox_depth` tells
+ * the load, for back-pressure at the place that creates work. */
+#ifndef BASE_MAILBOX_H
+#define BASE_MAILBOX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mail;
+/* Runs in the receiver's thread. The receiver owns the mail from here on. `owner` is what
+ * the receiver gave to mailbox_new. */
+typedef void mail_fn(struct mail *mail, void *owner);
+
+struct mail {
+    struct mail *next;
+    mail_fn *deliver;
+};
+
+struct mailbox;
+
+struct mailbox *mailbox_new(void *owner);
+void mailbox_free(struct mailbox *box);
+/* Any thread. */
+void mailbox_post(struct mailbox *box, struct mail *mail, mail_fn *deliver);
+/* Receiver only: handles all that is there; returns how many. */
+unsigned mailbox_drain(struct mailbox *box);
+/* Receiver only: sleeps until there is mail or `timeout_ms` have passed (-1: for ever).
+ * True when there is mail. For threads that have no loop. */
+bool mailbox_wait(struct mailbox *box, int timeout_ms);
+/* Readable when there is mail; for loops. Cleared by mailbox_drain. */
+int mailbox_fd(const struct mailbox *box);
+/* Posted and not yet handled; approximate. */
+uint32_t mailbox_depth(const struct mailbox *box);
+
+#endif
