@@ -29,11 +29,21 @@ uint32_t body_crc(const struct body *b);
 /* Memory taken. */
 uint64_t body_memory(const struct body *b);
 const struct body_chunk *body_chunks(const struct body *b);
-/* Chunks but the last are full, so byte n is in row n / BODY_ROW_BYTES: row r's bytes. */
+/* Chunks but the last are full, so byte n is in row n / BODY_ROW_BYTES: row r's bytes; empty
+ * when it was dropped or is not there. Walks the chain: for many rows use a cursor. */
 struct slice body_row(const struct body *b, uint32_t row);
 uint32_t body_rows(const struct body *b);
+/* Walks rows in order. The chunk of a row that is complete stays where it is until it is
+ * dropped, so the store's writer may walk complete rows while its owner appends. */
+struct body_row_cursor {
+    const struct body_chunk *chunk; /* NULL: no such row in memory */
+    uint32_t at;
+};
+void body_rows_from(const struct body *b, uint32_t row, struct body_row_cursor *out);
+/* Empty behind the end. */
+struct slice body_row_next(struct body_row_cursor *at);
 /* Drops the chunks whose rows are all below `row` (they are on disk); size and CRC stay, so
- * appending goes on. */
+ * appending goes on. Rows that a STORE_OP_BODY_ROWS under way names must stay. */
 void body_drop_before(struct body *b, uint32_t row);
 /* The last `len` bytes (at most 4) of what was appended, for "does it end in CRLF". */
 struct slice body_tail(const struct body *b, size_t len);
