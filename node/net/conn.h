@@ -87,6 +87,10 @@ bool conn_write(struct conn *c, struct slice bytes);
  * makes room, and `drained` tells. An error comes as `closed` from the loop's next round.
  */
 void conn_flush(struct conn *c);
+/* The same for a buffer of the owner's: consumes what went out, after the connection's
+ * own output. What stays must stay as it is, for the next call (`drained` says when):
+ * only appending is allowed, or conn_write of all of it. */
+void conn_drain(struct conn *c, struct buf *from);
 /* Bytes that conn_flush has not got rid of yet. */
 size_t conn_unsent(const struct conn *c);
 /* One direct write, with nothing buffered before it: for the final dot, right after the

@@ -217,25 +217,42 @@ size_t conn_unsent(const struct conn *c)
     return buf_len(&c->out);
 }
 
-/* Sends until the kernel is full or nothing is left. */
-void conn_send_out(struct conn *c)
+/* Sends until the kernel is full (false) or nothing is left (true). */
+static bool send_all(struct conn *c, struct buf *from)
 {
-    while (buf_len(&c->out)) {
+    while (buf_len(from)) {
         size_t n = 0;
-        enum io io = write_some(c, buf_slice(&c->out), &n);
+        enum io io = write_some(c, buf_slice(from), &n);
         if (io == IO_ERROR || io == IO_EOF) {
             break_by_io(c, false);
-            return;
+            return false;
         }
         if (io == IO_AGAIN) {
             c->blocked = true;
-            return;
+            return false;
         }
-        buf_consume(&c->out, n);
+        buf_consume(from, n);
     }
+    return true;
+}
+
+void conn_send_out(struct conn *c)
+{
+    if (!send_all(c, &c->out))
+        return;
     c->blocked = false;
     buf_clear(&c->out);
     conn_output_empty(c);
+}
+
+void conn_drain(struct conn *c, struct buf *from)
+{
+    if (c->state != CONN_OPEN || c->blocked)
+        return;
+    conn_enter(c);
+    if (send_all(c, &c->out))
+        (void)send_all(c, from);
+    conn_leave(c);
 }
 
 void conn_write_ready(struct conn *c)

@@ -244,6 +244,9 @@ void conn_tls_free(struct conn *c)
 {
     if (!c->ssl)
         return;
+    /* An abrupt end of the connection is no reason to forget the session. */
+    if (SSL_is_init_finished(c->ssl))
+        SSL_set_shutdown(c->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(c->ssl);
     c->ssl = NULL;
     tls_server_unref(c->tls_server);
