@@ -52,7 +52,7 @@ struct listener_settings {
     enum service service;
     enum listener_tls tls; /* default: OPTIONAL with a certificate, NONE without */
     enum line_ends line_ends;
-    uint32_t max_connections;   /* 0: the limits' */
+    uint32_t max_connections;   /* default: the limits' */
     uint64_t max_message_bytes; /* default: the limits' */
     uint32_t max_recipients;    /* default: the limits' */
     struct cidr_list allow;     /* empty: anybody may connect */
@@ -175,9 +175,25 @@ void settings_print(const struct settings *s, struct buf *out);
 /* 64-bit hash over the settings that must agree in the cluster. */
 uint64_t settings_cluster_hash(const struct settings *s);
 
-/* "30s" "5m" "1h30m" "4d"; "50MB" (1000s), "64KiB" (1024s); "1000/1m". */
+/* Appends, a line each, the settings that differ between the two and take effect only at the
+ * next start; returns how many. For the log line of a reload. */
+unsigned settings_need_restart(
+    const struct settings *old, const struct settings *new, struct buf *out);
+/* The settings section of baton.yaml(5), in mdoc, from the table. */
+void settings_document(struct buf *out);
+
+/* The machine's fully qualified name: gethostname if it has a dot, else the name for it in
+ * /etc/hosts or /etc/mailname. False when none of them knows; `out` of 256 bytes. */
+bool settings_find_hostname(char out[256]);
+
+/* "30s" "5m" "1h30m" "4d" "250ms", "0"; "50MB" (1000s), "64KiB" (1024s), "512" (bytes);
+ * "1000/1m", "10/s". False leaves *out alone. */
 bool duration_parse(struct slice text, int64_t *ms_out);
 bool size_parse(struct slice text, uint64_t *bytes_out);
 bool rate_parse(struct slice text, struct rate *out);
+/* The shortest text that parses back to exactly the same; `out` of 32 bytes. */
+void duration_print(int64_t ms, char out[32]);
+void size_print(uint64_t bytes, char out[32]);
+void rate_print(struct rate rate, char out[64]);
 
 #endif
