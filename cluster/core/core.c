@@ -1,0 +1,677 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cluster/core/internal.h"
+
+#include <string.h>
+
+/* Commands that any one handler may emit; loops stop when fewer are left. */
+#define OUT_RESERVE 160
+#define PARK_RESERVE 64
+
+_Static_assert(sizeof(struct unit) <= 104, "a million units must fit 120 MiB");
+
+static uint32_t pow2_above(uint32_t n)
+{
+    uint32_t p = 64;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+static size_t align16(size_t n)
+{
+    return (n + 15) & ~(size_t)15;
+}
+
+size_t core_size(const struct core_limits *l)
+{
+    return align16(sizeof(struct core)) + align16(sizeof(struct unit) * l->units) +
+           align16(sizeof(uint32_t) * pow2_above(l->units)) +
+           align16(sizeof(struct work) * l->works) + align16(sizeof(uint32_t) * l->works) +
+           align16(sizeof(struct accept) * l->accepts) +
+           align16(sizeof(struct parked) * l->parked) +
+           align16(sizeof(struct grave) * l->graves) +
+           align16(sizeof(uint32_t) * pow2_above(l->graves)) +
+           align16(sizeof(struct gossip_cell) * l->gossip_rows);
+}
+
+static void *carve(unsigned char **at, size_t bytes)
+{
+    void *p = *at;
+    *at += align16(bytes);
+    return p;
+}
+
+static void link_free(struct core *core)
+{
+    core->unit_free = NIL;
+    core->work_free = NIL;
+    for (uint32_t i = core->limits.works; i-- > 0;) {
+        core->work[i].unit = core->work_free;
+        core->work_free = i;
+    }
+    memset(core->bucket, 0xff, sizeof(uint32_t) * (core->bucket_mask + 1));
+    memset(core->grave_bucket, 0xff, sizeof(uint32_t) * pow2_above(core->limits.graves));
+}
+
+struct core *core_init(void *mem, const struct core_limits *limits,
+                       const struct core_params *params, uint64_t node, uint64_t seed)
+{
+    unsigned char *at = mem;
+    struct core *core = carve(&at, sizeof(*core));
+    memset(core, 0, sizeof(*core));
+    core->limits = *limits;
+    core->p = *params;
+    core->node = node;
+    core->rng = seed ^ (node * UINT64_C(0x9e3779b97f4a7c15));
+    core->unit = carve(&at, sizeof(struct unit) * limits->units);
+    core->bucket_mask = pow2_above(limits->units) - 1;
+    core->bucket = carve(&at, sizeof(uint32_t) * (core->bucket_mask + 1));
+    core->work = carve(&at, sizeof(struct work) * limits->works);
+    memset(core->work, 0, sizeof(struct work) * limits->works);
+    core->heap = carve(&at, sizeof(uint32_t) * limits->works);
+    core->accept = carve(&at, sizeof(struct accept) * limits->accepts);
+    memset(core->accept, 0, sizeof(struct accept) * limits->accepts);
+    core->parked = carve(&at, sizeof(struct parked) * limits->parked);
+    core->grave = carve(&at, sizeof(struct grave) * limits->graves);
+    core->grave_bucket = carve(&at, sizeof(uint32_t) * pow2_above(limits->graves));
+    core->cell = carve(&at, sizeof(struct gossip_cell) * limits->gossip_rows);
+    memset(core->cell, 0, sizeof(struct gossip_cell) * limits->gossip_rows);
+    link_free(core);
+    core->self = peer_intern(core, node);
+    core->sweep = NIL;
+    return core;
+}
+
+bool core_params_derive(struct core_params *p)
+{
+    uint64_t lease = p->lease_ns;
+    if (p->renew_ns == 0)
+        p->renew_ns = lease / 5;
+    if (p->start_margin_ns == 0)
+        p->start_margin_ns = lease / 3;
+    if (p->dot_margin_ns == 0)
+        p->dot_margin_ns = lease / 8 > CORE_SEC ? lease / 8 : CORE_SEC;
+    if (p->grace_ns == 0)
+        p->grace_ns = lease / 8 < 2 * CORE_SEC ? lease / 8 : 2 * CORE_SEC;
+    uint64_t own = lease - lease / 1000000 * 2 * p->rho_ppm;
+    return lease >= 5 * CORE_SEC && p->dot_margin_ns >= CORE_SEC && /* I4 */
+           p->start_margin_ns >= p->dot_margin_ns &&                /* I3 */
+           p->renew_ns * 3 + CORE_SEC / 10 <= own - p->start_margin_ns; /* I5 */
+}
+
+uint64_t core_random(struct core *core)
+{
+    uint64_t z = (core->rng += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+uint64_t core_below(struct core *core, uint64_t n)
+{
+    return n ? core_random(core) % n : 0;
+}
+
+/* True now and then in simulator builds that ask for it: unlikely paths, walked often. */
+bool core_buggify(struct core *core, uint32_t one_in)
+{
+    return core->buggify && core_below(core, one_in) == 0;
+}
+
+bool core_out_full(const struct core *core)
+{
+    return core->out->count + OUT_RESERVE > core->out->cap;
+}
+
+struct core_command *core_cmd(struct core *core, enum core_command_kind kind)
+{
+    /* The reserve makes this impossible; a full ring here is a bug of ours. */
+    if (core->out->count >= core->out->cap)
+        __builtin_trap();
+    struct core_command *c = &core->out->v[core->out->count++];
+    c->kind = (uint8_t)kind;
+    return c;
+}
+
+void core_die(struct core *core, const char *why)
+{
+    core_cmd(core, CMD_DIE)->u.why = why;
+    core->state = CORE_IDLE;
+}
+
+/* ---- sending ---- */
+
+/* Copies are never relayed, and neither is what deletes one: a relay has its own order. */
+static bool may_relay(uint8_t kind)
+{
+    return kind >= MSG_FENCE_REQ && kind != MSG_COPY && kind != MSG_RELEASE &&
+           kind != MSG_FORGET && kind != MSG_DONE;
+}
+
+static void address(struct core *core, uint8_t slot, struct core_msg *m)
+{
+    struct peer *p = &core->peer[slot];
+    m->env.cfg_ver = core->cfg.ver;
+    m->env.from = core->node;
+    m->env.from_epoch = core->epoch;
+    m->env.to = p->node;
+    m->env.via = p->node;
+    m->env.hop = 0;
+    m->env.clock_ns = core->now;
+    m->env.echo_ns = p->heard_clock;
+    m->env.echo_epoch = p->heard_epoch;
+    if (p->indirect_ok && core->now < p->relay_until && may_relay(m->kind)) {
+        m->env.via = core->peer[p->relay].node;
+        m->env.hop = 1;
+        m->env.lane = LANE_RELAY;
+        SOMETIMES(core, ST_RELAY);
+    }
+    m->env.seq = ++p->tx_seq[m->env.lane];
+}
+
+void core_send(struct core *core, uint8_t slot, struct core_msg *msg)
+{
+    if (slot == 0 || slot == core->self || !peer_member(core, slot))
+        return;
+    struct core_command *c = core_cmd(core, CMD_SEND);
+    c->u.send = *msg;
+    address(core, slot, &c->u.send);
+}
+
+static struct parked *park(struct core *core, uint64_t token)
+{
+    if (core->parked_count == core->limits.parked)
+        __builtin_trap(); /* PARK_RESERVE keeps this from happening */
+    uint32_t i = (core->parked_head + core->parked_count++) % core->limits.parked;
+    struct parked *k = &core->parked[i];
+    /* one queue, oldest token first: waiting for a later token is always allowed */
+    k->token = token > core->token_done ? core->token_last : token;
+    k->epoch = core->epoch;
+    return k;
+}
+
+void core_send_after(struct core *core, uint64_t token, uint8_t slot, struct core_msg *msg)
+{
+    if (token <= core->token_done || MUT(core, MUT_ACK_BEFORE_DURABLE)) {
+        core_send(core, slot, msg);
+        return;
+    }
+    struct parked *k = park(core, token);
+    k->kind = PARK_SEND;
+    k->slot = slot;
+    k->msg = *msg;
+}
+
+void core_after(struct core *core, uint64_t token, enum after what, const struct unit *u)
+{
+    struct parked *k = park(core, token);
+    k->kind = PARK_UNIT;
+    k->what = (uint8_t)what;
+    k->id = unit_id(u);
+}
+
+void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot)
+{
+    struct parked *k = park(core, token);
+    k->kind = (uint8_t)kind;
+    k->slot = slot;
+}
+
+struct core_command *core_store(struct core *core)
+{
+    struct core_command *c = core_cmd(core, CMD_STORE);
+    c->u.store.token = ++core->token_last;
+    c->u.store.op_count = 0;
+    c->u.store.may_fail = false;
+    return c;
+}
+
+uint64_t core_store_one(struct core *core, const struct store_op *op)
+{
+    struct core_command *c = core_store(core);
+    c->u.store.op_count = 1;
+    c->u.store.op[0] = *op;
+    return core->token_last;
+}
+
+static void unit_stored(struct core *core, const struct parked *k, bool full)
+{
+    struct unit *u = unit_find(core, &k->id);
+    switch ((enum after)k->what) {
+    case AFTER_COPY:
+        copy_stored(core, &k->id, full);
+        break;
+    case AFTER_ACCEPT:
+        if (u)
+            accept_stored(core, u, full);
+        break;
+    case AFTER_OWN:
+        if (u)
+            own_stored(core, u);
+        break;
+    case AFTER_ABORT:
+        if (u)
+            accept_aborted(core, u);
+        break;
+    case AFTER_LIST:
+    case AFTER_DONE:
+        if (u && work_of(core, u)) {
+            work_of(core, u)->storing = false;
+            work_wake(core, work_of(core, u), core->now);
+        }
+        break;
+    }
+}
+
+static void unpark(struct core *core, struct parked *k, bool full)
+{
+    switch ((enum park_kind)k->kind) {
+    case PARK_SEND:
+        /* a full store keeps its promise back: the sender asks again */
+        if (k->epoch == core->epoch && !full)
+            core_send(core, k->slot, &k->msg);
+        break;
+    case PARK_UNIT:
+        if (k->epoch == core->epoch)
+            unit_stored(core, k, full);
+        break;
+    case PARK_EPOCH:
+        if (k->epoch == core->epoch)
+            session_start(core);
+        break;
+    case PARK_SELF_VOTE:
+        if (k->epoch == core->epoch) {
+            core->self_vote = true;
+            session_recompute(core);
+        }
+        break;
+    case PARK_FENCE:
+        bit_set(core->peer[k->slot].fence_ok, core->self);
+        break;
+    case PARK_RESIGNED:
+    case PARK_CFG:
+        break;
+    }
+}
+
+/* Releases what the disk has caught up with, as far as the ring of commands allows. */
+static void drain_parked(struct core *core, uint64_t full_token)
+{
+    while (core->parked_count && !core_out_full(core)) {
+        struct parked k = core->parked[core->parked_head];
+        if (k.token > core->token_done)
+            break;
+        core->parked_head = (core->parked_head + 1) % core->limits.parked;
+        core->parked_count--;
+        unpark(core, &k, k.token == full_token);
+    }
+}
+
+/* ---- sessions ---- */
+
+/* A new epoch within the same process: the same as a crash, but the rows stay in memory. */
+void core_new_session(struct core *core)
+{
+    if (core->state < CORE_OPENING)
+        return;
+    accept_cut(core);
+    for (uint32_t i = 0; i < core->unit_high; i++) {
+        struct unit *u = &core->unit[i];
+        if (u->flags & UF_USED) {
+            work_drop(core, u);
+            u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED | UF_ACCEPTING);
+        }
+    }
+    struct core_command *c = core_cmd(core, CMD_CANCEL);
+    memset(&c->u.unit, 0, sizeof(c->u.unit)); /* the zero id: all of them */
+    core->lease_end = 0;
+    core->state = CORE_EPOCH;
+    core->epoch++;
+    struct store_op op = {.kind = OP_META};
+    op.u.meta = (struct core_meta){core->node, core->epoch, core->lease_max};
+    core_store_one(core, &op);
+    core_park(core, core->token_last, PARK_EPOCH, 0);
+    session_gate(core);
+}
+
+static void boot_end(struct core *core)
+{
+    core->started_at = core->now;
+    core->state = CORE_IDLE;
+    config_boot(core);
+    if (core->cfg.count == 0)
+        return;
+    core->state = CORE_EPOCH;
+    if (!MUT(core, MUT_EPOCH_REUSED) || core->epoch == 0)
+        core->epoch++;
+    core->lease_max = core->lease_max > core->p.lease_ns ? core->lease_max : core->p.lease_ns;
+    struct store_op op = {.kind = OP_META};
+    op.u.meta = (struct core_meta){core->node, core->epoch, core->lease_max};
+    core_store_one(core, &op);
+    core_park(core, core->token_last, PARK_EPOCH, 0);
+}
+
+static void boot_unit(struct core *core, const struct unit_row *row)
+{
+    struct unit *u = unit_new(core, &row->id);
+    if (!u || !unit_row_in(core, u, row)) {
+        core_die(core, "unit rows exceed the limits of the core");
+        return;
+    }
+    u->mine = row->mine;
+    u->flags |= UF_VERIFY;
+}
+
+static void boot_row(struct core *core, const struct core_event *e)
+{
+    switch (e->kind) {
+    case EV_BOOT_META:
+        core->epoch = e->u.meta.epoch;
+        core->lease_max = e->u.meta.lease_max_ns;
+        break;
+    case EV_BOOT_CFG:
+        core->cfg = *e->u.cfg;
+        config_index(core);
+        break;
+    case EV_BOOT_PAXOS:
+        core->paxos = e->u.paxos;
+        break;
+    case EV_BOOT_SESS:
+        core->peer[peer_intern(core, e->u.sess.node)].sess = e->u.sess;
+        break;
+    case EV_BOOT_FENCE: {
+        struct peer *p = &core->peer[peer_intern(core, e->u.fence.node)];
+        p->fenced = e->u.fence.fenced;
+        p->known = e->u.fence.known;
+        break;
+    }
+    case EV_BOOT_UNIT:
+        boot_unit(core, e->u.unit);
+        break;
+    default:
+        boot_end(core);
+        break;
+    }
+}
+
+/* ---- receiving ---- */
+
+typedef void handler(struct core *core, uint8_t slot, const struct core_msg *msg);
+
+static handler *const handlers[MSG_KIND_COUNT] = {
+    [MSG_PING] = swim_recv,
+    [MSG_ACK] = swim_recv,
+    [MSG_PING_REQ] = swim_recv,
+    [MSG_NACK] = swim_recv,
+    [MSG_GOSSIP_DIGEST] = gossip_recv,
+    [MSG_GOSSIP_DELTA] = gossip_recv,
+    [MSG_CFG_PREPARE] = config_recv,
+    [MSG_CFG_PROMISE] = config_recv,
+    [MSG_CFG_ACCEPT] = config_recv,
+    [MSG_CFG_ACCEPTED] = config_recv,
+    [MSG_CFG_LEARN] = config_recv,
+    [MSG_CFG_PAGE] = config_recv,
+    [MSG_CFG_ASK] = config_recv,
+    [MSG_CFG_STORED] = config_recv,
+    [MSG_SEAL_READ] = config_recv,
+    [MSG_SEAL_STATE] = config_recv,
+    [MSG_LEASE_REQ] = voter_lease_req,
+    [MSG_LEASE_RSP] = session_lease_rsp,
+    [MSG_FENCE_REQ] = voter_fence_req,
+    [MSG_FENCE_RSP] = voter_fence_rsp,
+    [MSG_FENCE_NOTICE] = voter_fence_notice,
+    [MSG_RESIGN] = voter_resign,
+    [MSG_COPY] = copy_recv,
+    [MSG_COPY_ACK] = copy_ack,
+    [MSG_RELEASE] = release_recv,
+    [MSG_RELEASE_ACK] = release_ack,
+    [MSG_INTENT] = intent_recv,
+    [MSG_INTENT_ACK] = intent_ack,
+    [MSG_OUTCOME] = outcome_recv,
+    [MSG_OUTCOME_ACK] = outcome_ack,
+    [MSG_CLAIM_REQ] = claim_req,
+    [MSG_CLAIM_RSP] = claim_rsp,
+    [MSG_OFFER] = offer_recv,
+    [MSG_SYNC_REQ] = sync_req,
+    [MSG_SYNC_REC] = sync_rec,
+    [MSG_SYNC_ACK] = sync_ack,
+    [MSG_SYNC_END] = sync_end,
+    [MSG_SYNC_DONE] = sync_done,
+    [MSG_DIGEST] = digest_recv,
+    [MSG_DONE] = gc_done,
+    [MSG_DONE_ACK] = gc_done_ack,
+    [MSG_FORGET] = gc_forget,
+};
+
+static bool is_l4(uint8_t kind)
+{
+    return kind >= MSG_COPY;
+}
+
+/* Old frames of a lane that come after newer ones are dropped, so are repeats. */
+static bool fresh(struct core *core, struct peer *p, const struct core_env *env)
+{
+    if (env->lane >= LANE_COUNT)
+        return false;
+    uint32_t epoch = p->rx[env->lane].epoch;
+    if (env->from_epoch < epoch ||
+        (env->from_epoch == epoch && env->seq <= p->rx[env->lane].seq)) {
+        SOMETIMES(core, ST_SEQ_DROP);
+        return false;
+    }
+    p->rx[env->lane].epoch = env->from_epoch;
+    p->rx[env->lane].seq = env->seq;
+    return true;
+}
+
+static void pass_on(struct core *core, const struct core_msg *m)
+{
+    uint8_t slot = peer_slot(core, m->env.to);
+    if (m->env.hop != 1 || slot == 0 || !peer_member(core, slot))
+        return; /* one hop only: no loops */
+    struct core_command *c = core_cmd(core, CMD_SEND);
+    c->u.send = *m;
+    c->u.send.env.via = m->env.to;
+    c->u.send.env.hop = 2;
+}
+
+static void receive(struct core *core, const struct core_msg *m)
+{
+    if (m->kind >= MSG_KIND_COUNT || !handlers[m->kind] ||
+        (core->state < CORE_EPOCH && m->kind != MSG_CFG_PAGE))
+        return;
+    if (m->env.to != core->node) {
+        pass_on(core, m);
+        return;
+    }
+    uint8_t slot = peer_slot(core, m->env.from);
+    if (slot == 0 || !peer_member(core, slot)) {
+        config_recv(core, slot, m); /* a stranger may only tell or ask the configuration */
+        return;
+    }
+    if (!fresh(core, &core->peer[slot], &m->env))
+        return;
+    peer_heard(core, slot, &m->env);
+    if (m->env.cfg_ver != core->cfg.ver)
+        config_recv(core, slot, NULL);
+    if (!is_l4(m->kind)) {
+        handlers[m->kind](core, slot, m);
+        return;
+    }
+    /* only open sessions speak of units, and only to open sessions */
+    if (core->state < CORE_SYNC || core->state == CORE_RESIGNED)
+        return;
+    if (core->parked_count + PARK_RESERVE > core->limits.parked)
+        return; /* as if lost: everything is asked again */
+    peer_learn(core, slot, m->env.from_epoch - 1, m->env.from_epoch);
+    if (core->state >= CORE_SYNC)
+        handlers[m->kind](core, slot, m);
+}
+
+/* ---- the step ---- */
+
+static void timers(struct core *core)
+{
+    if (core->state < CORE_OPENING)
+        return;
+    session_timer(core);
+    voter_timer(core);
+    config_timer(core);
+    swim_timer(core);
+    gossip_timer(core);
+    if (core->state != CORE_SYNC && core->state != CORE_READY)
+        return;
+    sync_timer(core);
+    digest_timer(core);
+    work_timers(core, 16);
+}
+
+static void admin(struct core *core, const struct core_event *e)
+{
+    switch ((enum core_admin)e->u.admin.op) {
+    case ADMIN_RESIGN:
+        session_resign(core, e->u.admin.count);
+        break;
+    case ADMIN_DRAIN:
+        core->draining = true;
+        sweep_all(core);
+        break;
+    case ADMIN_FORCE_FENCE: {
+        uint8_t slot = peer_slot(core, e->u.admin.node);
+        if (slot)
+            fence_done(core, slot, core->peer[slot].known, 2);
+        break;
+    }
+    case ADMIN_INIT:
+    case ADMIN_CHANGE:
+    case ADMIN_FORCE_CONFIG:
+        config_admin(core, e);
+        break;
+    }
+}
+
+static void storage_health(struct core *core, const struct core_event *e)
+{
+    core->commit_age = e->u.health.commit_age_ns;
+    core->storage_full = e->u.health.full;
+    /* others can deliver what this disk cannot settle */
+    if (core->commit_age > 30 * CORE_SEC && core->state >= CORE_SYNC &&
+        core->state != CORE_RESIGNED)
+        session_resign(core, 0);
+}
+
+static void dispatch(struct core *core, const struct core_event *e)
+{
+    switch ((enum core_event_kind)e->kind) {
+    case EV_TICK:
+        break;
+    case EV_MSG:
+        receive(core, e->u.msg);
+        break;
+    case EV_STORED:
+        if (e->u.stored.token > core->token_done)
+            core->token_done = e->u.stored.token;
+        drain_parked(core, e->u.stored.full ? e->u.stored.token : 0);
+        break;
+    case EV_BOOT_META:
+    case EV_BOOT_CFG:
+    case EV_BOOT_PAXOS:
+    case EV_BOOT_SESS:
+    case EV_BOOT_FENCE:
+    case EV_BOOT_UNIT:
+    case EV_BOOT_END:
+        boot_row(core, e);
+        break;
+    case EV_ACCEPT:
+        accept_event(core, e);
+        break;
+    case EV_ACCEPT_GONE:
+        accept_gone(core, e->u.accept.handle);
+        break;
+    case EV_INTENT_REQ:
+        intent_event(core, e);
+        break;
+    case EV_OUTCOME:
+        outcome_event(core, e);
+        break;
+    case EV_ATTEMPT_GONE:
+        attempt_gone(core, e);
+        break;
+    case EV_STORAGE_HEALTH:
+        storage_health(core, e);
+        break;
+    case EV_ADMIN:
+        admin(core, e);
+        break;
+    case EV_STEAL_HINT:
+        steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
+        break;
+    case EV_ROW:
+        gossip_row(core, e->u.row.key, e->u.row.value, e->u.row.length);
+        break;
+    }
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t deadline(const struct core *core)
+{
+    if (core->state < CORE_OPENING)
+        return CORE_FOREVER;
+    if (core->parked_count && core->parked[core->parked_head].token <= core->token_done)
+        return core->now;
+    if (core->sweep != NIL)
+        return core->now + CORE_MS;
+    uint64_t at = earlier(core->renew_at, core->fence_check_at);
+    at = earlier(at, earlier(core->probe_at, core->gossip_at));
+    at = earlier(at, earlier(core->sweep_at, work_next(core)));
+    if (core->state == CORE_SYNC || core->state == CORE_READY)
+        at = earlier(at, core->sync_due);
+    return at > core->now ? at : core->now + CORE_MS;
+}
+
+void core_step(struct core *core, const struct core_event *event, struct core_commands *out)
+{
+    core->out = out;
+    if (event->now_ns > core->now)
+        core->now = event->now_ns;
+    /* time first: after a pause the gate closes before buffered input is believed */
+    session_gate(core);
+    timers(core);
+    dispatch(core, event);
+    drain_parked(core, 0);
+    if (core->state == CORE_SYNC || core->state == CORE_READY)
+        sweep_step(core);
+    session_gate(core);
+    out->deadline_ns = deadline(core);
+    core->out = NULL;
+}
+
+/* ---- determinism ---- */
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * UINT64_C(0xff51afd7ed558ccd);
+    return h ^ (h >> 32);
+}
+
+uint64_t core_hash(const struct core *core)
+{
+    uint64_t h = mix(core->rng, core->now);
+    h = mix(h, core->epoch ^ (uint64_t)core->state << 32);
+    h = mix(mix(h, core->token_last), core->lease_end);
+    for (uint32_t i = 0; i < core->unit_high; i++) {
+        const struct unit *u = &core->unit[i];
+        if (!(u->flags & UF_USED))
+            continue;
+        h = mix(mix(h, u->id_lo), (uint64_t)u->term << 32 | u->owner_epoch);
+        h = mix(h, u->delivered ^ u->failed << 1 ^ u->doubt << 2);
+        h = mix(h, (uint64_t)u->owner << 32 | (uint64_t)u->state << 16 | u->flags);
+    }
+    for (int i = 1; i <= core->peer_count; i++)
+        h = mix(h, (uint64_t)core->peer[i].fenced << 32 | core->peer[i].known);
+    return h;
+}

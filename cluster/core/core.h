@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cluster core: who holds which copy, who may deliver, who takes over.
+ *
+ * One deterministic function from (state, event with its time) to commands. It never does
+ * I/O, never reads a clock, allocates only from the memory given at core_init, and draws
+ * random numbers only from its own generator. One thread owns a core. The protocol, its
+ * reasons and the table of legal states are in cluster/README.md.
+ *
+ * The caller: reads its clock, makes an event, calls core_step, carries out the commands in
+ * order. Stores must reach the disk in the order of their tokens; each is answered by
+ * EV_STORED once it is durable. A store whose `may_fail` is 0 must not fail: the process
+ * ends instead (a failed fsync leaves nobody knowing what is on disk).
+ */
+#ifndef CLUSTER_CORE_CORE_H
+#define CLUSTER_CORE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cluster/core/msg.h"
+
+#define CORE_MEMBERS_MAX 120
+#define CORE_MS UINT64_C(1000000)
+#define CORE_SEC UINT64_C(1000000000)
+#define CORE_FOREVER UINT64_MAX
+
+enum core_role {
+    ROLE_VOTER = 1,
+    ROLE_STORE = 2,
+    ROLE_EGRESS = 4,
+    ROLE_DRAINING = 8,
+};
+
+enum core_mode { MODE_QUORUM = 1, MODE_STATIC = 2 };
+
+/* A version of the configuration; changes only by one cfg_change a version. */
+struct core_cfg {
+    uint64_t ver; /* generation << 48 | counter */
+    uint8_t mode; /* enum core_mode */
+    uint8_t copies, min_copies;
+    uint8_t count;
+    struct core_member member[CORE_MEMBERS_MAX];
+};
+
+/* Durations that follow from the lease unless given. core_params_derive fills them. */
+struct core_params {
+    uint64_t lease_ns;
+    uint32_t rho_ppm;
+    uint64_t renew_ns, start_margin_ns, dot_margin_ns, grace_ns; /* from lease_ns */
+    uint64_t doubt_ns;     /* H_doubt */
+    uint64_t own_doubt_ns; /* the same after an own restart: nobody else can know */
+    uint64_t stale_ns;     /* H_stale */
+    uint64_t frame_ns;     /* how old the echo of a copy may be (rule E) */
+    uint64_t hedge_ns, accept_ns;
+    uint64_t repair_wait_ns;
+    uint64_t probe_ns, digest_ns, gossip_ns;
+    uint64_t demote_ns;
+};
+
+/* Fills what is 0 from lease_ns; false if the inequalities I3 to I5 do not hold. */
+bool core_params_derive(struct core_params *params);
+
+struct core_limits {
+    uint32_t units, works, accepts, parked, graves, gossip_rows;
+};
+
+struct core;
+
+/* ---- events ---- */
+
+enum core_event_kind {
+    EV_TICK = 1,
+    EV_MSG,
+    EV_STORED,
+    EV_BOOT_META,
+    EV_BOOT_CFG,
+    EV_BOOT_PAXOS,
+    EV_BOOT_SESS,
+    EV_BOOT_FENCE,
+    EV_BOOT_UNIT,
+    EV_BOOT_END,
+    EV_ACCEPT,
+    EV_ACCEPT_GONE,
+    EV_INTENT_REQ,
+    EV_OUTCOME,
+    EV_ATTEMPT_GONE,
+    EV_STORAGE_HEALTH,
+    EV_ADMIN,
+    EV_STEAL_HINT,
+    EV_ROW,
+};
+
+enum core_admin {
+    ADMIN_INIT = 1,     /* write configuration 1 on this node alone */
+    ADMIN_CHANGE,       /* propose cfg_change */
+    ADMIN_FORCE_FENCE,  /* operator swears that node is powered off */
+    ADMIN_FORCE_CONFIG, /* new generation without the nodes that are gone */
+    ADMIN_RESIGN,
+    ADMIN_DRAIN,
+};
+
+struct core_meta {
+    uint64_t node;
+    uint32_t epoch;
+    uint64_t lease_max_ns; /* longest lease ever promised */
+};
+
+struct core_fence_row {
+    uint64_t node;
+    uint32_t fenced, known;
+};
+
+struct core_paxos_row {
+    uint64_t ver, promised, accepted, sealed;
+    struct cfg_change change;
+};
+
+struct core_event {
+    uint64_t now_ns;
+    uint8_t kind; /* enum core_event_kind */
+    union {
+        const struct core_msg *msg;
+        struct {
+            uint64_t token;
+            bool full; /* not stored: no room (only when may_fail) */
+        } stored;
+        struct core_meta meta;
+        const struct core_cfg *cfg;
+        struct core_paxos_row paxos;
+        struct sess_row sess;
+        struct core_fence_row fence;
+        const struct unit_row *unit;
+        struct {
+            uint64_t handle; /* the SMTP transaction */
+            uint64_t wall_ms;
+            struct unit_id id; /* hi != 0: use this id (a DSN made twice is the same) */
+            uint32_t expires_s, size_bytes, body_crc;
+            uint8_t flags; /* enum unit_row_flags */
+            uint8_t part_count;
+            uint8_t rcpts[16]; /* recipients of each part */
+        } accept;
+        struct {
+            struct unit_id id;
+            uint64_t attempt;
+            uint64_t rcpts; /* INTENT_REQ: wanted; OUTCOME: all that were tried */
+            uint64_t delivered, failed, doubt;
+            uint32_t due_s;
+        } attempt;
+        struct {
+            uint64_t commit_age_ns; /* age of the oldest unanswered commit */
+            bool full;
+        } health;
+        struct {
+            uint8_t op;
+            uint64_t node;
+            struct cfg_change change;
+            const uint64_t *nodes;
+            uint32_t count;
+        } admin;
+        struct {
+            uint64_t peer;
+            struct unit_id id;
+        } steal;
+        struct {
+            uint32_t key;
+            uint8_t length;
+            const uint8_t *value;
+        } row;
+    } u;
+};
+
+/* ---- commands ---- */
+
+enum core_command_kind {
+    CMD_SEND = 1,
+    CMD_STORE,
+    CMD_ACCEPT_REPLY,
+    CMD_GATE,
+    CMD_START,     /* unit may be scheduled by this node */
+    CMD_ATTEMPT,   /* answer to EV_INTENT_REQ: rcpts 0 means refused */
+    CMD_INTENT_OK, /* the per-attempt flag of the dot gate may be set */
+    CMD_CANCEL,    /* this node no longer owns the unit: drop schedule and attempt */
+    CMD_DIE,
+    CMD_CFG,
+    CMD_TRACE,
+};
+
+enum accept_reply {
+    REPLY_250 = 1,
+    REPLY_451,   /* nothing of it was or will be kept */
+    REPLY_CLOSE, /* unknown: close without a reply */
+};
+
+enum store_op_kind {
+    OP_META = 1,
+    OP_CFG,
+    OP_PAXOS,
+    OP_SESS,
+    OP_FENCE,
+    OP_UNIT,
+    OP_UNIT_DELETE,
+};
+
+struct store_op {
+    uint8_t kind; /* enum store_op_kind */
+    uint64_t accept_handle; /* first row of an accept: body and envelope go with it */
+    uint64_t copy_from;     /* first row of a copy: body came with that node's frame */
+    union {
+        struct core_meta meta;
+        struct core_paxos_row paxos;
+        struct sess_row sess;
+        struct core_fence_row fence;
+        struct unit_row unit;
+        const struct core_cfg *cfg; /* borrowed until the next core_step */
+    } u;
+};
+
+#define CORE_STORE_OPS 3
+
+struct core_gate_value {
+    uint32_t epoch;
+    bool frozen;
+    uint64_t lease_end_ns;
+    uint64_t dot_margin_ns;
+};
+
+struct core_command {
+    uint8_t kind; /* enum core_command_kind */
+    union {
+        struct core_msg send;
+        struct {
+            uint64_t token;
+            uint8_t op_count;
+            bool may_fail;
+            struct store_op op[CORE_STORE_OPS];
+        } store;
+        struct {
+            uint64_t handle;
+            uint8_t reply; /* enum accept_reply */
+            struct unit_id id;
+        } accept;
+        struct core_gate_value gate;
+        struct {
+            struct unit_id id;
+            uint64_t attempt;
+            uint64_t rcpts;
+            uint64_t doubt; /* START: delivering these may duplicate */
+            uint32_t due_s;
+        } unit;
+        const struct core_cfg *cfg;
+        const char *why; /* DIE, TRACE: static text */
+    } u;
+};
+
+struct core_commands {
+    struct core_command *v;
+    uint32_t count, cap;
+    uint64_t deadline_ns; /* call core_step(EV_TICK) not later than this */
+};
+
+#define CORE_COMMANDS_MIN 512
+
+/* Bytes that core_init needs. */
+size_t core_size(const struct core_limits *limits);
+
+/* Puts a core into mem (core_size bytes, 16-byte aligned, zeroed or not). Keeps nothing
+ * else of the caller's. Then: EV_BOOT_* for each stored row, EV_BOOT_END. */
+struct core *core_init(void *mem, const struct core_limits *limits,
+                       const struct core_params *params, uint64_t node, uint64_t seed);
+
+/* One event. Time first: expired timers fire before the event is looked at. */
+void core_step(struct core *core, const struct core_event *event, struct core_commands *out);
+
+#endif

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Delivering: intents before the dot, outcomes as facts. */
+#include "cluster/core/internal.h"
+
+#include <string.h>
+
+/* ---- attempts at the owner ---- */
+
+static uint64_t session_tag(const struct core *core)
+{
+    return (uint64_t)(core->epoch & 0xffffff) << 16 | (core->node & 0xffff);
+}
+
+bool attempt_ours(const struct core *core, uint64_t attempt)
+{
+    return attempt >> 24 == session_tag(core);
+}
+
+static uint64_t new_attempt(struct core *core)
+{
+    core->attempt_counter = (core->attempt_counter + 1) & 0xffffff;
+    return session_tag(core) << 24 | core->attempt_counter;
+}
+
+/* Recipients that may be tried now: not final, and not in doubt while the doubt is held. */
+static uint64_t open_rcpts(const struct core *core, const struct unit *u)
+{
+    const struct work *w = work_of(core, u);
+    uint64_t open = unit_all(u) & ~(u->delivered | u->failed);
+    if (w && w->kind == WORK_OWN && w->hold_until > core->now)
+        open &= ~u->doubt;
+    return open;
+}
+
+void deliver_start(struct core *core, struct unit *u)
+{
+    struct core_command *c = core_cmd(core, CMD_START);
+    memset(&c->u.unit, 0, sizeof(c->u.unit));
+    c->u.unit.id = unit_id(u);
+    c->u.unit.rcpts = open_rcpts(core, u);
+    c->u.unit.doubt = u->doubt;
+    c->u.unit.due_s = u->due_s;
+    u->flags |= UF_STARTED;
+}
+
+static void send_intent(struct core *core, struct unit *u, struct work *w)
+{
+    for (int i = 0; i < u->list_count; i++) {
+        if (u->list[i] == core->self || peer_down(core, u->list[i]) || (w->acked >> i & 1))
+            continue;
+        struct core_msg m = {.kind = MSG_INTENT};
+        m.u.attempt.id = unit_id(u);
+        m.u.attempt.attempt = w->attempt;
+        m.u.attempt.rcpts = w->attempt_rcpts;
+        m.u.attempt.term = u->term;
+        core_send(core, u->list[i], &m);
+    }
+}
+
+static bool peer_silent(const struct core *core, const struct unit *u)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && !peer_down(core, u->list[i]) &&
+            core->now < core->peer[u->list[i]].heard_at + CORE_SEC)
+            return false;
+    return true;
+}
+
+/* The flag of the dot gate: some live holder knows of the attempt, or there is none. */
+static void check_intent(struct core *core, struct unit *u, struct work *w)
+{
+    bool alone = true, known = false;
+    for (int i = 0; i < u->list_count; i++) {
+        if (u->list[i] == core->self || peer_down(core, u->list[i]))
+            continue;
+        if (!(w->unknown >> i & 1))
+            alone = false;
+        known |= (w->acked >> i & 1) && !(w->unknown >> i & 1);
+    }
+    bool ok = known || alone;
+    if (core->cfg.mode == MODE_STATIC && core->now > w->attempt_at + CORE_SEC)
+        ok |= peer_silent(core, u); /* D6 names what follows from a later force-fence */
+    if (!ok || w->intent_ok || w->attempt == 0)
+        return;
+    w->intent_ok = true;
+    struct core_command *c = core_cmd(core, CMD_INTENT_OK);
+    memset(&c->u.unit, 0, sizeof(c->u.unit));
+    c->u.unit.id = unit_id(u);
+    c->u.unit.attempt = w->attempt;
+}
+
+static void answer_attempt(struct core *core, const struct core_event *e, uint64_t attempt,
+                           uint64_t rcpts)
+{
+    struct core_command *c = core_cmd(core, CMD_ATTEMPT);
+    memset(&c->u.unit, 0, sizeof(c->u.unit));
+    c->u.unit.id = e->u.attempt.id;
+    c->u.unit.attempt = attempt;
+    c->u.unit.rcpts = rcpts;
+}
+
+void intent_event(struct core *core, const struct core_event *e)
+{
+    struct unit *u = unit_find(core, &e->u.attempt.id);
+    bool may = u && unit_right(core, u) && session_lease(core, core->p.start_margin_ns) &&
+               core->commit_age < 5 * CORE_SEC && !core->frozen;
+    struct work *w = may ? work_get(core, u, WORK_OWN) : NULL;
+    uint64_t rcpts = w ? open_rcpts(core, u) & e->u.attempt.rcpts : 0;
+    if (!w || w->attempt || rcpts == 0) {
+        answer_attempt(core, e, 0, 0);
+        return;
+    }
+    w->attempt = new_attempt(core);
+    w->attempt_rcpts = rcpts;
+    w->attempt_at = core->now;
+    w->acked = 0;
+    w->unknown = 0;
+    w->intent_ok = false;
+    w->tries = 0;
+    u->attempt = w->attempt;
+    answer_attempt(core, e, w->attempt, rcpts);
+    send_intent(core, u, w);
+    check_intent(core, u, w);
+    work_wake(core, w, core->now + 300 * CORE_MS);
+}
+
+void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct msg_attempt *a = &msg->u.attempt;
+    struct unit *u = unit_find(core, &a->id);
+    struct work *w = u ? work_of(core, u) : NULL;
+    int i = u ? unit_list_find(u, slot) : -1;
+    if (!w || w->kind != WORK_OWN || w->attempt != a->attempt || i < 0)
+        return;
+    w->acked = (uint16_t)(w->acked | 1u << i);
+    if (a->answer != ANS_OK) {
+        w->unknown = (uint16_t)(w->unknown | 1u << i);
+        if (unit_status(u, i) == LIST_HOLD)
+            unit_set_status(u, i, LIST_PENDING); /* no copy there after all */
+    }
+    check_intent(core, u, w);
+}
+
+/* ---- outcomes ---- */
+
+static void send_outcome(struct core *core, struct unit *u, uint64_t attempt, uint64_t rcpts,
+                         uint16_t acked)
+{
+    for (int i = 0; i < u->list_count; i++) {
+        if (u->list[i] == core->self || peer_down(core, u->list[i]) || (acked >> i & 1))
+            continue;
+        struct core_msg m = {.kind = MSG_OUTCOME};
+        m.u.attempt.id = unit_id(u);
+        m.u.attempt.attempt = attempt;
+        m.u.attempt.rcpts = rcpts;
+        m.u.attempt.delivered = u->delivered;
+        m.u.attempt.failed = u->failed;
+        m.u.attempt.term = u->term;
+        m.u.attempt.due_s = u->due_s;
+        core_send(core, u->list[i], &m);
+    }
+}
+
+static void take_outcome(struct core *core, struct unit *u, uint64_t delivered,
+                         uint64_t failed, uint64_t rcpts)
+{
+    unit_digest(core, u);
+    u->delivered |= delivered;
+    u->failed = (u->failed | failed) & ~u->delivered;
+    u->doubt &= ~(rcpts | u->delivered | u->failed);
+    if (u->state == UNIT_LIVE && unit_final(u))
+        u->state = UNIT_DONE;
+    unit_digest(core, u);
+}
+
+/* Facts hold whatever became of the session that learned them. */
+void outcome_event(struct core *core, const struct core_event *e)
+{
+    struct unit *u = unit_find(core, &e->u.attempt.id);
+    struct work *w = u ? work_of(core, u) : NULL;
+    if (!u)
+        return;
+    take_outcome(core, u, e->u.attempt.delivered, e->u.attempt.failed, e->u.attempt.rcpts);
+    u->doubt |= e->u.attempt.doubt & ~(u->delivered | u->failed);
+    u->due_s = e->u.attempt.due_s;
+    uint64_t settled = e->u.attempt.rcpts & ~e->u.attempt.doubt;
+    bool current = w && w->kind == WORK_OWN && w->attempt == e->u.attempt.attempt;
+    if (current)
+        w->attempt = 0;
+    if (!unit_believes(core, u) || u->state == UNIT_LIVE)
+        send_outcome(core, u, e->u.attempt.attempt, settled, 0); /* before the own fsync */
+    unit_store(core, u, 0);
+    if (!unit_believes(core, u))
+        return;
+    if (u->state != UNIT_LIVE) {
+        gc_start(core, u);
+    } else if (current) {
+        w->outcome_due = true;
+        w->out_acked = 0;
+        w->outcome_attempt = e->u.attempt.attempt;
+        w->outcome_rcpts = settled;
+        w->tries = 0;
+        work_wake(core, w, core->now + 500 * CORE_MS);
+    }
+}
+
+/* The attempt ended before anything could have been delivered. */
+void attempt_gone(struct core *core, const struct core_event *e)
+{
+    struct core_event o = *e;
+    o.u.attempt.delivered = o.u.attempt.failed = o.u.attempt.doubt = 0;
+    outcome_event(core, &o);
+}
+
+static bool outcome_told(struct core *core, struct unit *u, struct work *w)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && !peer_down(core, u->list[i]) &&
+            unit_status(u, i) == LIST_HOLD && !(w->out_acked >> i & 1))
+            return false;
+    return true;
+}
+
+static void held(struct core *core, struct unit *u, struct work *w)
+{
+    if (w->hold_until == 0 || core->now < w->hold_until)
+        return;
+    w->hold_until = 0;
+    if (u->doubt) {
+        SOMETIMES(core, ST_DOUBT_ENDED);
+        deliver_start(core, u);
+    }
+}
+
+static void drain_unit(struct core *core, struct unit *u, const struct work *w)
+{
+    if (!core->draining || w->attempt || !unit_right(core, u))
+        return;
+    struct unit_id id = unit_id(u);
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && unit_status(u, i) == LIST_HOLD &&
+            peer_reachable(core, u->list[i])) {
+            steal_hint(core, u->list[i], &id);
+            return;
+        }
+}
+
+void own_run(struct core *core, struct unit *u, struct work *w)
+{
+    if (!unit_believes(core, u) || u->state != UNIT_LIVE) {
+        work_drop(core, u);
+        unit_review(core, u);
+        return;
+    }
+    if (!(u->flags & UF_ACTIVE))
+        return;
+    if (w->attempt) {
+        send_intent(core, u, w);
+        check_intent(core, u, w);
+    }
+    if (w->outcome_due && outcome_told(core, u, w))
+        w->outcome_due = false;
+    if (w->outcome_due)
+        send_outcome(core, u, w->outcome_attempt, w->outcome_rcpts, w->out_acked);
+    held(core, u, w);
+    drain_unit(core, u, w);
+    bool busy = copy_repair(core, u, w);
+    if (!busy && !w->attempt && !w->outcome_due && !w->hold_until && !core->draining) {
+        work_drop(core, u);
+        return;
+    }
+    uint64_t at = work_backoff(core, w, 500 * CORE_MS);
+    if (w->hold_until && w->hold_until < at)
+        at = w->hold_until;
+    w->tries = (uint8_t)(w->tries < 8 ? w->tries + 1 : 8);
+    work_wake(core, w, at);
+}
+
+/* ---- the holder's side ---- */
+
+static void ack_attempt(struct core *core, uint8_t slot, uint8_t kind,
+                        const struct core_msg *msg, enum unit_answer what, bool durable)
+{
+    struct core_msg m = {.kind = kind};
+    m.u.attempt.id = msg->u.attempt.id;
+    m.u.attempt.attempt = msg->u.attempt.attempt;
+    m.u.attempt.answer = (uint8_t)what;
+    if (durable)
+        core_send_after(core, core->token_last, slot, &m);
+    else
+        core_send(core, slot, &m);
+}
+
+/* Memory is enough: only a crash of owner and holder together loses it (D1, D5). */
+void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct msg_attempt *a = &msg->u.attempt;
+    struct unit *u = unit_find(core, &a->id);
+    if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced)
+        return;
+    if (!u) {
+        ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_UNKNOWN, false);
+        return;
+    }
+    if (unit_believes(core, u))
+        return; /* we own it: that session is fenced and does not know */
+    bool seen = u->attempt >> 24 == a->attempt >> 24 && a->attempt <= u->attempt;
+    if (!seen || (u->doubt & a->rcpts)) {
+        u->doubt |= a->rcpts & ~(u->delivered | u->failed);
+        u->attempt = a->attempt;
+    }
+    ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_OK, false);
+}
+
+/* A fact for the owner that comes from a session which no longer is. */
+static void forward(struct core *core, uint8_t slot, const struct core_msg *msg,
+                    const struct unit *u)
+{
+    if (u->owner == slot || u->owner == core->self)
+        return;
+    SOMETIMES(core, ST_FACT_FORWARD);
+    struct core_msg m = {.kind = MSG_OUTCOME, .u = msg->u};
+    core_send(core, u->owner, &m);
+}
+
+void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct msg_attempt *a = &msg->u.attempt;
+    struct unit *u = unit_find(core, &a->id);
+    if (MUT(core, MUT_OUTCOME_RIGHTS) && msg->env.from_epoch <= core->peer[slot].fenced)
+        return;
+    if (u && !(u->flags & UF_ACCEPTING)) {
+        take_outcome(core, u, a->delivered, a->failed, a->rcpts);
+        if (u->owner == slot)
+            u->due_s = a->due_s;
+        if (a->attempt >> 24 == u->attempt >> 24 && a->attempt > u->attempt)
+            u->attempt = a->attempt;
+        unit_store(core, u, 0);
+        forward(core, slot, msg, u);
+        unit_review(core, u);
+    }
+    ack_attempt(core, slot, MSG_OUTCOME_ACK, msg, u ? ANS_OK : ANS_UNKNOWN, true);
+}
+
+void outcome_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    struct unit *u = unit_find(core, &msg->u.attempt.id);
+    struct work *w = u ? work_of(core, u) : NULL;
+    int i = u ? unit_list_find(u, slot) : -1;
+    if (!w || w->kind != WORK_OWN || i < 0 || !w->outcome_due ||
+        w->outcome_attempt != msg->u.attempt.attempt)
+        return;
+    w->out_acked = (uint16_t)(w->out_acked | 1u << i);
+    if (outcome_told(core, u, w)) {
+        w->outcome_due = false;
+        work_wake(core, w, core->now);
+    }
+}

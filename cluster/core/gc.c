@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The end of a unit: Done, tombstones, Forget. An abort ends the same way. */
+#include "cluster/core/internal.h"
+
+/* ---- the owner ---- */
+
+void gc_start(struct core *core, struct unit *u)
+{
+    struct work *w = work_of(core, u);
+    if (w && (w->kind == WORK_GC || w->kind == WORK_ACCEPT))
+        return;
+    if (u->flags & UF_STARTED)
+        u->flags &= (uint8_t)~UF_STARTED;
+    w = work_get(core, u, WORK_GC);
+    if (w)
+        gc_run(core, u, w);
+}
+
+static bool counts_as_acked(const struct core *core, const struct unit *u,
+                            const struct work *w, int i)
+{
+    if (u->list[i] == core->self || (w->acked >> i & 1) || !peer_member(core, u->list[i]))
+        return true;
+    if (MUT(core, MUT_FORGET_EARLY))
+        return true;
+    return MUT(core, MUT_DONE_NOT_LOST) && peer_down(core, u->list[i]);
+}
+
+static void forget_all(struct core *core, struct unit *u)
+{
+    struct unit_id id = unit_id(u);
+    struct core_msg m = {.kind = MSG_FORGET, .env.lane = lane_of(u)};
+    unit_row_out(core, u, &m.u.unit.row);
+    uint64_t token = unit_store_delete(core, u);
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self) {
+            /* our own tombstone reached the disk before anybody forgets */
+            core_send_after(core, token, u->list[i], &m);
+        }
+    unit_drop(core, u);
+    grave_dig(core, &id);
+}
+
+void gc_run(struct core *core, struct unit *u, struct work *w)
+{
+    bool all = true;
+    if (!unit_believes(core, u) || u->state == UNIT_LIVE) {
+        work_drop(core, u);
+        unit_review(core, u);
+        return;
+    }
+    for (int i = 0; i < u->list_count; i++) {
+        if (counts_as_acked(core, u, w, i))
+            continue;
+        all = false;
+        struct core_msg m = {.kind = MSG_DONE, .env.lane = lane_of(u)};
+        unit_row_out(core, u, &m.u.unit.row);
+        core_send(core, u->list[i], &m);
+    }
+    if (all) {
+        forget_all(core, u);
+        return;
+    }
+    work_wake(core, w, work_backoff(core, w, CORE_SEC));
+    w->tries = (uint8_t)(w->tries < 8 ? w->tries + 1 : 8);
+}
+
+void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct msg_unit *a = &msg->u.unit;
+    struct unit *u = unit_find(core, &a->row.id);
+    if (!u) {
+        /* a tombstone that names us as owner, and we forgot it: so all have acknowledged */
+        if (a->answer == ANS_TOMB && a->row.owner == core->node) {
+            struct core_msg m = {.kind = MSG_FORGET, .u = msg->u};
+            core_send(core, slot, &m);
+        }
+        return;
+    }
+    if (a->answer == ANS_TOMB && !(u->flags & UF_ACCEPTING)) {
+        sync_merge(core, u, &a->row);
+        return;
+    }
+    struct work *w = work_of(core, u);
+    if (!w || (w->kind != WORK_GC && w->kind != WORK_ACCEPT))
+        return;
+    if (a->answer == ANS_REJECT) {
+        if (w->kind == WORK_GC && unit_merge(core, u, &a->row))
+            unit_store(core, u, 0);
+        return;
+    }
+    if (a->answer == ANS_OK)
+        unit_merge_facts(core, u, &a->row); /* new names must acknowledge too */
+    int i = unit_list_find(u, slot);
+    if (i >= 0)
+        w->acked = (uint16_t)(w->acked | 1u << i);
+    work_wake(core, w, core->now);
+}
+
+/* ---- the holder ---- */
+
+static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
+                   enum unit_answer what, const struct unit *u)
+{
+    struct core_msg m = {.kind = MSG_DONE_ACK, .env.lane = LANE_CONTROL};
+    m.u.unit.answer = (uint8_t)what;
+    if (u)
+        unit_row_out(core, u, &m.u.unit.row);
+    else
+        m.u.unit.row.id = msg->u.unit.row.id;
+    core_send_after(core, core->token_last, slot, &m);
+}
+
+/* An abort is no fact: it binds only holders that still see its sender as owner. */
+static bool abort_binds(const struct core *core, const struct unit *u, uint8_t slot,
+                        const struct core_msg *msg)
+{
+    return u->owner == slot && u->term <= msg->u.unit.row.term &&
+           msg->env.from_epoch > core->peer[slot].fenced;
+}
+
+void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct unit_row *row = &msg->u.unit.row;
+    struct unit *u = unit_find(core, &row->id);
+    unit_evidence(core, row);
+    if (core->state < CORE_SYNC)
+        return;
+    if (!u) {
+        grave_dig(core, &row->id);
+        answer(core, slot, msg, ANS_UNKNOWN, NULL);
+        return;
+    }
+    struct unit_row facts = *row;
+    if (row->state == UNIT_ABORTED && !(u->state == UNIT_ABORTED || abort_binds(core, u, slot, msg)))
+        facts.state = UNIT_LIVE;
+    if (unit_believes(core, u)) {
+        unit_merge(core, u, &facts);
+        unit_store(core, u, 0);
+        answer(core, slot, msg, ANS_REJECT, u);
+        unit_review(core, u);
+        return;
+    }
+    unit_merge(core, u, &facts);
+    if (row->state == UNIT_ABORTED && u->state == UNIT_LIVE) {
+        unit_store(core, u, 0);
+        answer(core, slot, msg, ANS_REJECT, u);
+        return;
+    }
+    work_drop(core, u);
+    unit_store(core, u, 0);
+    answer(core, slot, msg, ANS_OK, u);
+    unit_review(core, u);
+}
+
+void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    struct unit_id id = msg->u.unit.row.id;
+    struct unit *u = unit_find(core, &id);
+    (void)slot;
+    if (!u || u->state == UNIT_LIVE || unit_believes(core, u))
+        return;
+    unit_store_delete(core, u);
+    unit_drop(core, u);
+    grave_dig(core, &id);
+}
+
+/* A tombstone whose Forget never came asks the owner it names. */
+void ask_run(struct core *core, struct unit *u, struct work *w)
+{
+    if (u->state == UNIT_LIVE || u->owner == core->self || unit_owner_down(core, u)) {
+        work_drop(core, u);
+        unit_review(core, u);
+        return;
+    }
+    SOMETIMES(core, ST_TOMB_ASK);
+    struct core_msg m = {.kind = MSG_DONE_ACK};
+    m.u.unit.answer = ANS_TOMB;
+    unit_row_out(core, u, &m.u.unit.row);
+    core_send(core, u->owner, &m);
+    w->tries = (uint8_t)(w->tries < 8 ? w->tries + 1 : 8);
+    work_wake(core, w, work_backoff(core, w, 5 * CORE_SEC));
+}

@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * State of a core and the calls between its files. For cluster/core and for the simulator's
+ * oracle, which reads it with god's eyes; for nobody else.
+ */
+#ifndef CLUSTER_CORE_INTERNAL_H
+#define CLUSTER_CORE_INTERNAL_H
+
+#include "cluster/core/core.h"
+
+#define SLOTS (CORE_MEMBERS_MAX + 8) /* 0 is nobody; removed nodes keep their slot */
+#define NIL UINT32_MAX
+#define GRANT_RING 8
+#define ROUND_RING 16
+#define SYNC_WINDOW 16
+
+/* ---- switches that break one rule each; compiled only for the simulator ---- */
+enum mutant {
+    MUT_NONE,
+    MUT_NO_QUARANTINE,     /* a restarted voter fences at once */
+    MUT_LEASE_FROM_RECEIPT, /* lease counted from the arrival of the grant */
+    MUT_MAJORITY_OF_ALIVE, /* quorum counted over the nodes heard lately */
+    MUT_FENCE_EARLY,       /* a voter fences while its promise runs */
+    MUT_GRANT_FENCED,      /* a voter renews a fenced session */
+    MUT_NO_SYNC,           /* re-own without SYNC */
+    MUT_NO_TABLE,          /* session opens without the session table */
+    MUT_LEARN_MINE,        /* ownership learned from another node */
+    MUT_REOWN_ANY,         /* re-own of left-over consents */
+    MUT_NO_CONSENT,        /* claim ends without asking the holders */
+    MUT_NO_TIE,            /* versions compared by term alone */
+    MUT_CONSENT_AGAIN,     /* consent although the owner lives */
+    MUT_ACK_BEFORE_DURABLE,
+    MUT_GRANT_BEFORE_DURABLE, /* new epoch granted before it is stored */
+    MUT_NO_INTENT,         /* dot allowed before an intent is acknowledged */
+    MUT_NO_DOUBT_HOLD,     /* heir delivers recipients in doubt at once */
+    MUT_FORGET_EARLY,      /* tombstones forgotten before all acknowledged */
+    MUT_UNKNOWN_DELETES,   /* "I do not know it" deletes the holder's copy */
+    MUT_LIST_SHRINK,       /* a slow holder is dropped from the list unasked */
+    MUT_NO_GATE,           /* dots do not look at the lease */
+    MUT_ACCEPT_ONE,        /* 250 with the own copy alone */
+    MUT_NO_ECHO,           /* copies of any age are taken (rule E) */
+    MUT_NO_FENCE_CHECK,    /* copies of fenced sessions are taken */
+    MUT_DONE_NOT_LOST,     /* Done skips the nodes that are down */
+    MUT_NO_RESPONSIVE,     /* deaf nodes keep their promises */
+    MUT_ABORT_NO_SEND,     /* abort is not told to the holders */
+    MUT_OUTCOME_RIGHTS,    /* outcomes of fenced sessions are refused */
+    MUT_NO_FREEZE_CHECK,   /* lost time is not noticed */
+    MUT_SPACING,           /* v+2 without waiting */
+    MUT_NO_SEAL,           /* new voters start with an empty table */
+    MUT_NO_STALE_WAIT,     /* no wait for holders that could have claimed */
+    MUT_EPOCH_REUSED,      /* a restart keeps its epoch */
+    MUT_COUNT
+};
+#ifdef CORE_SIM
+#define MUT(core, m) ((core)->mutant == (m))
+#define SOMETIMES(core, s) ((core)->sometimes[s]++)
+#else
+#define MUT(core, m) ((void)(core), false)
+#define SOMETIMES(core, s) ((void)(core))
+#endif
+
+/* Paths that a good soak must have walked. */
+enum sometimes {
+    ST_CLAIM_CONFLICT,
+    ST_CLAIM_RESTART,
+    ST_CLAIM_FINISH,
+    ST_CLAIM_UNKNOWN,
+    ST_CLAIM_REJECT_OWNER,
+    ST_LEFTOVER,
+    ST_TIE,
+    ST_RAISE,
+    ST_REOWN,
+    ST_HEDGE,
+    ST_ABORT,
+    ST_DEGRADED,
+    ST_RELEASE,
+    ST_REPAIR,
+    ST_RELAY,
+    ST_FREEZE,
+    ST_QUARANTINE,
+    ST_DEAF,
+    ST_WAIT,
+    ST_FENCED_SELF,
+    ST_FENCE_ROUND,
+    ST_RESIGN,
+    ST_STALE_ECHO,
+    ST_GRAVE,
+    ST_COPY_FENCED,
+    ST_TOMB_HIT,
+    ST_TOMB_ASK,
+    ST_DOUBT_HOLD,
+    ST_DOUBT_ENDED,
+    ST_FACT_FORWARD,
+    ST_STALE_WAIT,
+    ST_STEAL,
+    ST_SEQ_DROP,
+    ST_DIGEST_DIFF,
+    ST_SEAL,
+    ST_CFG_STEP,
+    ST_CFG_CONFLICT,
+    ST_FULL,
+    ST_BUSY,
+    ST_GC_CLAIM,
+    ST_COUNT
+};
+
+enum core_state {
+    CORE_BOOT,    /* rows come in */
+    CORE_IDLE,    /* no configuration yet */
+    CORE_EPOCH,   /* new epoch on its way to the disk */
+    CORE_OPENING, /* asking voters for a lease and the session table */
+    CORE_SYNC,    /* session open, older sessions' units not yet ours */
+    CORE_READY,
+    CORE_RESIGNED,
+};
+
+enum swim_state { SWIM_ALIVE = 0, SWIM_SUSPECT, SWIM_DEAD };
+
+struct grant {
+    uint64_t nonce, at;
+};
+
+/* One direction of a record stream to a peer. */
+struct sync_out {
+    bool active;
+    bool finished;    /* all records acknowledged */
+    bool end_acked;
+    uint32_t serial;
+    uint32_t cursor;  /* next unit index */
+    uint64_t buckets; /* only these digest buckets, ~0 all */
+    struct {
+        struct unit_id id;
+        uint64_t sent_at;
+        bool used;
+    } window[SYNC_WINDOW];
+    uint64_t retry_at;
+};
+
+struct peer {
+    uint64_t node;
+    uint8_t in_cfg; /* index in cfg + 1, 0: not a member */
+    uint8_t roles, zone, weight;
+    /* member row, durable */
+    uint32_t fenced, known; /* F and K */
+    uint32_t boot_fenced;   /* F when our session began */
+    /* voter row, durable; sess_durable: what has reached the disk */
+    struct sess_row sess;
+    uint64_t sess_token; /* the store that carries sess */
+    uint64_t fence_hold_until; /* Resign(hold) */
+    /* voter side, volatile */
+    uint64_t promise_until;
+    struct grant grant[GRANT_RING];
+    uint8_t grant_next;
+    uint64_t heard_nonce; /* what the member heard from us */
+    uint64_t fence_round_at, fence_started_at;
+    uint64_t down_since; /* when F >= K became true here */
+    uint32_t fence_ok_epoch; /* epoch the collected answers are for */
+    uint8_t fence_ok[(SLOTS + 7) / 8];
+    uint64_t fence_notice_until, fence_notice_at;
+    /* owner side */
+    uint64_t lease_exp; /* this voter's grant ends, our clock */
+    uint64_t answered_nonce;
+    uint64_t table_nonce;
+    uint16_t table_pages;
+    bool table_whole;
+    bool voter_says_fenced;
+    /* any traffic */
+    uint64_t heard_at;
+    uint64_t heard_clock; /* newest clock_ns of its current session */
+    uint32_t heard_epoch;
+    uint64_t echo_at; /* when heard_clock came */
+    struct {
+        uint32_t epoch;
+        uint64_t seq;
+    } rx[LANE_COUNT];
+    uint64_t tx_seq[LANE_COUNT];
+    /* freeze detection: smallest local_recv - remote_send seen */
+    bool d_valid;
+    int64_t d_min;
+    uint64_t d_at;
+    uint32_t d_epoch;
+    /* SYNC */
+    bool synced;       /* this session of ours has synced with it (any session of it) */
+    uint32_t sync_epoch;
+    bool sync_in_done; /* its END has come */
+    uint64_t sync_req_at;
+    struct sync_out out;
+    /* SWIM */
+    uint8_t swim;
+    uint32_t swim_incarnation;
+    uint64_t suspect_at, suspect_until;
+    uint8_t confirmations;
+    uint8_t update_left; /* times still to be piggybacked */
+    bool indirect_ok;    /* only a third node reaches it */
+    uint8_t relay;       /* slot of that node */
+    uint64_t relay_until;
+    /* digests over the records that name it */
+    uint64_t digest[CORE_DIGEST_ROWS];
+    uint32_t named; /* how many */
+    uint16_t digest_differs;
+    uint64_t digest_at;
+    /* flow control */
+    uint32_t inflight_bytes;
+    uint64_t full_until;
+    /* gossip */
+    uint64_t actor_version; /* newest version of its rows here */
+    uint32_t actor_epoch;
+    uint32_t actor_rows;
+    /* config: newest version it said it stored */
+    uint64_t cfg_stored;
+};
+
+enum unit_flags {
+    UF_USED = 1,
+    UF_ACTIVE = 2,  /* this session completed ownership durably: may deliver */
+    UF_STARTED = 4, /* CMD_START given */
+    UF_NULL_SENDER = 8,
+    UF_IS_DSN = 16,
+    UF_VERIFY = 32, /* own copy durable and verified */
+    UF_REVISIT = 64,
+    UF_ACCEPTING = 128,
+};
+
+/* A unit held. 104 bytes: a million of them must stay under 120 MiB with the table. */
+struct unit {
+    uint64_t id_hi, id_lo;
+    uint64_t delivered, failed, doubt, attempt;
+    uint32_t term, owner_epoch, mine;
+    uint32_t due_s, expires_s, size_bytes, body_crc;
+    uint32_t hash_next, work;
+    uint16_t id_part;
+    uint16_t status; /* two bits a list entry */
+    uint8_t list[CORE_LIST_MAX];
+    uint8_t owner, state, rcpt_count, list_count;
+    uint8_t flags; /* enum unit_flags */
+};
+
+enum work_kind { WORK_NONE, WORK_ACCEPT, WORK_OWN, WORK_GC, WORK_CLAIM, WORK_ASK };
+
+/* Something going on with a unit; woken by its timer or by an answer. */
+struct work {
+    uint32_t unit; /* next free one when unused */
+    uint32_t heap; /* position in the timer heap */
+    uint64_t wake_at;
+    uint64_t started_at;
+    uint8_t kind; /* enum work_kind */
+    uint8_t tries;
+    uint16_t acked;     /* GC: DoneAck; CLAIM: consented. By list position */
+    uint16_t unknown;   /* CLAIM, ACCEPT: said UNKNOWN; or copy refused */
+    uint16_t out_acked; /* OUTCOME acknowledged */
+    uint16_t asked;     /* copies sent at least once */
+    bool outcome_due;
+    bool owner_gave;  /* CLAIM: the owner consented or does not know it */
+    bool steal;       /* CLAIM: a live owner was asked to give */
+    bool storing;     /* waits for a token */
+    bool intent_ok;
+    bool dsn;         /* outcome carries a DSN unit */
+    uint32_t claim_term;
+    uint32_t accept; /* index of the accept */
+    uint64_t token;
+    uint64_t attempt, attempt_rcpts;
+    uint64_t attempt_at;
+    uint64_t hold_until;
+    uint64_t outcome_rcpts, outcome_attempt;
+    uint64_t prefer; /* CLAIM: not before */
+    uint16_t held_before; /* copies acknowledged when accept ended */
+};
+
+struct accept {
+    uint64_t handle; /* 0: free */
+    uint64_t started_at;
+    uint32_t unit[16];
+    uint8_t part_count, parts_ready;
+    uint8_t parts_degraded;
+    bool own_durable, aborting, gone;
+    uint8_t own_stored;
+    uint64_t abort_at;
+};
+
+/* What a token releases once it is durable. */
+enum park_kind { PARK_SEND = 1, PARK_UNIT, PARK_EPOCH, PARK_SELF_VOTE, PARK_FENCE,
+    PARK_RESIGNED, PARK_CFG };
+struct parked {
+    uint64_t token;
+    uint32_t epoch; /* guard */
+    uint8_t kind;
+    uint8_t slot;
+    uint8_t what;   /* PARK_UNIT: enum after */
+    struct unit_id id;
+    struct core_msg msg;
+};
+enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER_DONE };
+
+struct grave {
+    uint64_t hi, lo;
+    uint32_t part;
+    uint32_t next;
+    uint64_t at;
+};
+
+struct gossip_cell {
+    struct gossip_row row;
+    uint8_t slot;
+    bool used;
+};
+
+struct core {
+    struct core_params p;
+    struct core_limits limits;
+    uint64_t node;
+    uint8_t self; /* own slot */
+    uint32_t epoch;
+    uint8_t state; /* enum core_state */
+    uint64_t now;
+    uint64_t rng;
+    uint8_t mutant;
+    uint32_t buggify;
+    struct core_commands *out;
+    struct core_cfg cfg;
+    struct peer peer[SLOTS];
+    uint8_t peer_count; /* slots 1..peer_count are used */
+    uint64_t started_at;
+    uint64_t lease_max;
+    /* tokens */
+    uint64_t token_last, token_done;
+    struct parked *parked;
+    uint32_t parked_head, parked_count;
+    /* lease */
+    struct grant round[ROUND_RING]; /* nonce -> send time */
+    uint64_t nonce;
+    uint64_t renew_at;
+    uint64_t lease_end;
+    bool frozen;
+    uint64_t frozen_nonce; /* grants for nonces up to this do not count */
+    bool self_vote; /* own epoch is in the own voter row, durably */
+    struct core_gate_value gate;
+    uint64_t lease_lost_at, sync_due;
+    uint64_t fence_check_at;
+    /* units */
+    struct unit *unit;
+    uint32_t *bucket;
+    uint32_t bucket_mask;
+    uint32_t unit_free, unit_high, unit_count;
+    struct work *work;
+    uint32_t *heap;
+    uint32_t work_free, heap_count;
+    struct accept *accept;
+    struct grave *grave;
+    uint32_t grave_head, grave_count;
+    uint32_t *grave_bucket;
+    uint64_t grave_floor; /* copies with an older echo are refused */
+    uint32_t counter;     /* msg ids */
+    uint32_t attempt_counter;
+    /* sweep over the units */
+    uint32_t sweep;
+    bool sweep_again;
+    uint64_t sweep_at;
+    /* storage health */
+    uint64_t commit_age;
+    bool storage_full;
+    bool draining;
+    uint32_t resign_hold_s;
+    /* L1 */
+    uint64_t probe_at, probe_nonce, probe_sent_at;
+    uint8_t probe_slot, probe_pos, lhm;
+    bool probe_acked, probe_indirect;
+    uint32_t incarnation;
+    uint8_t probe_order[SLOTS];
+    uint64_t gossip_at, digest_at;
+    struct gossip_cell *cell;
+    uint32_t cell_count;
+    uint64_t row_version;
+    /* L2 */
+    struct core_paxos_row paxos;
+    struct {
+        bool active;
+        uint64_t ver, ballot;
+        struct cfg_change want, value;
+        uint64_t accepted_best;
+        uint8_t promised[(SLOTS + 7) / 8], accepted[(SLOTS + 7) / 8];
+        uint8_t phase;
+        uint64_t retry_at;
+    } prop;
+    bool voter_active; /* sealed and copied the previous version's table */
+    uint64_t cfg_decided_at;
+    struct core_cfg prev; /* version before, for seal and copy */
+    uint64_t cfg_at;
+    uint8_t seal_ok[(SLOTS + 7) / 8];
+    uint16_t seal_pages[SLOTS];
+    uint8_t active_ok[(SLOTS + 7) / 8];
+    struct core_cfg incoming;
+    uint16_t incoming_pages;
+    uint32_t serial;
+#ifdef CORE_SIM
+    uint64_t *sometimes; /* ST_COUNT counters of the simulator */
+#endif
+};
+
+/* core.c */
+uint64_t core_random(struct core *core);
+uint64_t core_below(struct core *core, uint64_t n);
+bool core_buggify(struct core *core, uint32_t one_in);
+struct core_command *core_cmd(struct core *core, enum core_command_kind kind);
+/* Sends at once; for messages that promise nothing about the disk. */
+void core_send(struct core *core, uint8_t slot, struct core_msg *msg);
+/* Sends when everything stored so far is durable and the session is still the same. */
+void core_send_after(struct core *core, uint64_t token, uint8_t slot, struct core_msg *msg);
+void core_after(struct core *core, uint64_t token, enum after what, const struct unit *u);
+void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot);
+struct core_command *core_store(struct core *core); /* op_count 0; token is core->token_last */
+uint64_t core_store_one(struct core *core, const struct store_op *op);
+void core_new_session(struct core *core);
+void core_die(struct core *core, const char *why);
+bool core_out_full(const struct core *core);
+uint64_t core_hash(const struct core *core);
+
+/* peer.c */
+uint8_t peer_slot(const struct core *core, uint64_t node);
+uint8_t peer_intern(struct core *core, uint64_t node);
+bool peer_down(const struct core *core, uint8_t slot); /* F >= K: no session lives */
+bool peer_member(const struct core *core, uint8_t slot);
+void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known);
+void peer_heard(struct core *core, uint8_t slot, const struct core_env *env);
+bool peer_reachable(const struct core *core, uint8_t slot);
+uint8_t voter_count(const struct core *core);
+uint8_t quorum(const struct core *core);
+bool is_voter(const struct core *core, uint8_t slot);
+static inline bool bit_get(const uint8_t *v, unsigned i)
+{
+    return (v[i / 8] >> (i % 8)) & 1;
+}
+static inline void bit_set(uint8_t *v, unsigned i)
+{
+    v[i / 8] = (uint8_t)(v[i / 8] | 1u << (i % 8));
+}
+
+/* session.c: the owner's side; voter.c: the voter's */
+void session_start(struct core *core);
+void session_opened(struct core *core);
+void session_timer(struct core *core);
+void session_lease_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
+void session_recompute(struct core *core);
+void session_frozen(struct core *core);
+bool session_lease(const struct core *core, uint64_t margin_ns);
+void session_gate(struct core *core);
+void session_resign(struct core *core, uint32_t hold_s);
+void session_self_vote(struct core *core);
+void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg);
+void voter_fence_req(struct core *core, uint8_t slot, const struct core_msg *msg);
+void voter_fence_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
+void voter_fence_notice(struct core *core, uint8_t slot, const struct core_msg *msg);
+void voter_resign(struct core *core, uint8_t slot, const struct core_msg *msg);
+void voter_timer(struct core *core);
+void voter_store(struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced,
+                 uint8_t flags);
+void fence_done(struct core *core, uint8_t slot, uint32_t epoch, uint8_t flags);
+bool voter_quarantined(const struct core *core);
+
+/* record.c */
+struct unit_id unit_id(const struct unit *u);
+uint32_t unit_index(const struct core *core, const struct unit *u);
+struct unit *unit_find(const struct core *core, const struct unit_id *id);
+struct unit *unit_new(struct core *core, const struct unit_id *id);
+void unit_drop(struct core *core, struct unit *u);
+void unit_row_out(const struct core *core, const struct unit *u, struct unit_row *row);
+bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row);
+uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle);
+uint64_t unit_store_delete(struct core *core, struct unit *u);
+bool unit_believes(const struct core *core, const struct unit *u); /* owner, this session */
+bool unit_right(const struct core *core, const struct unit *u);
+int unit_list_find(const struct unit *u, uint8_t slot);
+uint8_t unit_status(const struct unit *u, int i);
+void unit_set_status(struct unit *u, int i, uint8_t status);
+bool unit_list_add(struct core *core, struct unit *u, uint8_t slot, uint8_t status);
+void unit_list_remove(struct core *core, struct unit *u, int i);
+uint8_t unit_holders(const struct core *core, const struct unit *u); /* live, HOLD */
+bool unit_final(const struct unit *u);
+uint64_t unit_all(const struct unit *u);
+void unit_evidence(struct core *core, const struct unit_row *row);
+/* Facts and names of row go into u; true if u changed. Never touches version or mine. */
+bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *row);
+/* The version of row too, by C5; true if u changed. */
+bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row);
+bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);
+void unit_lost_ownership(struct core *core, struct unit *u);
+bool unit_owner_down(const struct core *core, const struct unit *u);
+uint8_t lane_of(const struct unit *u);
+void grave_dig(struct core *core, const struct unit_id *id);
+bool grave_has(struct core *core, const struct unit_id *id);
+void unit_digest(struct core *core, const struct unit *u);
+void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot);
+
+/* work.c */
+struct work *work_get(struct core *core, struct unit *u, enum work_kind kind);
+struct work *work_of(const struct core *core, const struct unit *u);
+void work_drop(struct core *core, struct unit *u);
+void work_wake(struct core *core, struct work *w, uint64_t at);
+void work_timers(struct core *core, uint32_t budget);
+uint64_t work_next(const struct core *core);
+uint64_t work_backoff(const struct core *core, const struct work *w, uint64_t base);
+void unit_review(struct core *core, struct unit *u); /* starts what the unit needs */
+void sweep_all(struct core *core);
+void sweep_step(struct core *core);
+
+/* accept.c */
+void accept_event(struct core *core, const struct core_event *event);
+void accept_gone(struct core *core, uint64_t handle);
+void accept_run(struct core *core, struct unit *u, struct work *w);
+void accept_copy_answer(struct core *core, struct unit *u, struct work *w, int i, bool ok);
+void accept_stored(struct core *core, struct unit *u, bool full);
+void accept_aborted(struct core *core, struct unit *u);
+void accept_cut(struct core *core); /* session ends: connections close without reply */
+/* copy.c */
+uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused);
+bool place_candidate(const struct core *core, uint8_t slot);
+void copy_send(struct core *core, struct unit *u, int i);
+void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void release_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void copy_stored(struct core *core, const struct unit_id *id, bool full);
+bool copy_repair(struct core *core, struct unit *u, struct work *w);
+/* claim.c */
+void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal);
+void claim_run(struct core *core, struct unit *u, struct work *w);
+void claim_req(struct core *core, uint8_t slot, const struct core_msg *msg);
+void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
+void claim_doubt(struct core *core, struct unit *u);
+void own_stored(struct core *core, struct unit *u);
+void reown(struct core *core, struct unit *u);
+void steal_hint(struct core *core, uint8_t slot, const struct unit_id *id);
+void offer_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+/* sync.c */
+void sync_timer(struct core *core);
+void sync_req(struct core *core, uint8_t slot, const struct core_msg *msg);
+void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg);
+void sync_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void sync_end(struct core *core, uint8_t slot, const struct core_msg *msg);
+void sync_done(struct core *core, uint8_t slot, const struct core_msg *msg);
+void sync_unknown(struct core *core, uint8_t slot, struct unit *u);
+void sync_merge(struct core *core, struct unit *u, const struct unit_row *row);
+void sync_check(struct core *core);
+bool sync_clear(const struct core *core, uint8_t slot);
+void sync_stream(struct core *core, uint8_t slot, uint64_t buckets);
+void digest_timer(struct core *core);
+void digest_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+/* deliver.c */
+void own_run(struct core *core, struct unit *u, struct work *w);
+void intent_event(struct core *core, const struct core_event *event);
+void outcome_event(struct core *core, const struct core_event *event);
+void attempt_gone(struct core *core, const struct core_event *event);
+void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void outcome_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+bool attempt_ours(const struct core *core, uint64_t attempt);
+void deliver_start(struct core *core, struct unit *u);
+/* gc.c */
+void gc_start(struct core *core, struct unit *u);
+void gc_run(struct core *core, struct unit *u, struct work *w);
+void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg);
+void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg);
+void ask_run(struct core *core, struct unit *u, struct work *w);
+/* swim.c, gossip.c, config.c */
+void swim_timer(struct core *core);
+void swim_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void gossip_timer(struct core *core);
+void gossip_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t length);
+void config_timer(struct core *core);
+void config_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void config_admin(struct core *core, const struct core_event *event);
+void config_boot(struct core *core);
+void config_index(struct core *core);
+bool config_voter_active(const struct core *core);
+
+#endif

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records of units: the table, versions, lists, merging, graves. */
+#include "cluster/core/internal.h"
+
+#include <string.h>
+
+static uint64_t hash_id(uint64_t hi, uint64_t lo, uint32_t part)
+{
+    uint64_t h = (hi ^ lo << 1 ^ (uint64_t)part << 48) * UINT64_C(0xff51afd7ed558ccd);
+    h ^= h >> 33;
+    h *= UINT64_C(0xc4ceb9fe1a85ec53);
+    return h ^ (h >> 33);
+}
+
+struct unit_id unit_id(const struct unit *u)
+{
+    return (struct unit_id){u->id_hi, u->id_lo, u->id_part};
+}
+
+uint32_t unit_index(const struct core *core, const struct unit *u)
+{
+    return (uint32_t)(u - core->unit);
+}
+
+static uint32_t *bucket_of(const struct core *core, const struct unit_id *id)
+{
+    return &core->bucket[hash_id(id->hi, id->lo, id->part) & core->bucket_mask];
+}
+
+struct unit *unit_find(const struct core *core, const struct unit_id *id)
+{
+    for (uint32_t i = *bucket_of(core, id); i != NIL; i = core->unit[i].hash_next) {
+        struct unit *u = &core->unit[i];
+        if (u->id_lo == id->lo && u->id_hi == id->hi && u->id_part == id->part)
+            return u;
+    }
+    return NULL;
+}
+
+static struct unit *take_free(struct core *core)
+{
+    if (core->unit_free != NIL) {
+        struct unit *u = &core->unit[core->unit_free];
+        core->unit_free = u->hash_next;
+        return u;
+    }
+    if (core->unit_high == core->limits.units)
+        return NULL;
+    return &core->unit[core->unit_high++];
+}
+
+struct unit *unit_new(struct core *core, const struct unit_id *id)
+{
+    struct unit *u = take_free(core);
+    if (!u)
+        return NULL;
+    memset(u, 0, sizeof(*u));
+    u->id_hi = id->hi;
+    u->id_lo = id->lo;
+    u->id_part = (uint16_t)id->part;
+    u->state = UNIT_LIVE;
+    u->flags = UF_USED;
+    u->work = NIL;
+    uint32_t *head = bucket_of(core, id);
+    u->hash_next = *head;
+    *head = unit_index(core, u);
+    core->unit_count++;
+    return u;
+}
+
+void unit_drop(struct core *core, struct unit *u)
+{
+    struct unit_id id = unit_id(u);
+    uint32_t *at = bucket_of(core, &id);
+    unit_digest(core, u);
+    work_drop(core, u);
+    while (*at != unit_index(core, u))
+        at = &core->unit[*at].hash_next;
+    *at = u->hash_next;
+    u->flags = 0;
+    u->hash_next = core->unit_free;
+    core->unit_free = unit_index(core, u);
+    core->unit_count--;
+}
+
+/* ---- lists ---- */
+
+uint8_t unit_status(const struct unit *u, int i)
+{
+    return (u->status >> (2 * i)) & 3;
+}
+
+void unit_set_status(struct unit *u, int i, uint8_t status)
+{
+    u->status = (uint16_t)((u->status & ~(3u << (2 * i))) | (unsigned)status << (2 * i));
+}
+
+int unit_list_find(const struct unit *u, uint8_t slot)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] == slot)
+            return i;
+    return -1;
+}
+
+/* Adding is allowed to whoever owns, and by union; a full list refuses the new name. */
+bool unit_list_add(struct core *core, struct unit *u, uint8_t slot, uint8_t status)
+{
+    if (slot == 0 || unit_list_find(u, slot) >= 0)
+        return slot != 0;
+    if (u->list_count == CORE_LIST_MAX)
+        return false;
+    unit_digest(core, u);
+    u->list[u->list_count] = slot;
+    unit_set_status(u, u->list_count, status);
+    u->list_count++;
+    unit_digest(core, u);
+    return true;
+}
+
+static uint16_t squeeze(uint16_t mask, int i)
+{
+    uint16_t low = (uint16_t)(mask & ((1u << i) - 1));
+    return (uint16_t)(low | ((mask >> (i + 1)) << i));
+}
+
+void unit_list_remove(struct core *core, struct unit *u, int i)
+{
+    unit_digest(core, u);
+    for (int j = i; j + 1 < u->list_count; j++) {
+        u->list[j] = u->list[j + 1];
+        unit_set_status(u, j, unit_status(u, j + 1));
+    }
+    u->list_count--;
+    struct work *w = work_of(core, u);
+    if (w) {
+        w->acked = squeeze(w->acked, i);
+        w->unknown = squeeze(w->unknown, i);
+        w->out_acked = squeeze(w->out_acked, i);
+        w->asked = squeeze(w->asked, i);
+        w->held_before = squeeze(w->held_before, i);
+    }
+    unit_digest(core, u);
+}
+
+/* Copies that are known durable on nodes whose session is not fenced. */
+uint8_t unit_holders(const struct core *core, const struct unit *u)
+{
+    uint8_t n = 0;
+    for (int i = 0; i < u->list_count; i++)
+        if (unit_status(u, i) == LIST_HOLD && !peer_down(core, u->list[i]))
+            n++;
+    return n;
+}
+
+/* ---- what a unit is ---- */
+
+uint64_t unit_all(const struct unit *u)
+{
+    return u->rcpt_count >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << u->rcpt_count) - 1;
+}
+
+bool unit_final(const struct unit *u)
+{
+    return ((u->delivered | u->failed) & unit_all(u)) == unit_all(u);
+}
+
+bool unit_believes(const struct core *core, const struct unit *u)
+{
+    return u->owner == core->self && u->owner_epoch == core->epoch &&
+           u->mine == core->epoch && core->state >= CORE_SYNC;
+}
+
+/* The right to deliver: ownership completed durably in this session, and a lease. */
+bool unit_right(const struct core *core, const struct unit *u)
+{
+    return (u->flags & UF_ACTIVE) && u->state == UNIT_LIVE && unit_believes(core, u) &&
+           session_lease(core, 0);
+}
+
+bool unit_owner_down(const struct core *core, const struct unit *u)
+{
+    if (u->owner == core->self)
+        return false;
+    return core->peer[u->owner].fenced >= u->owner_epoch && peer_down(core, u->owner);
+}
+
+uint8_t lane_of(const struct unit *u)
+{
+    return u->size_bytes > 64 * 1024 ? LANE_BULK : LANE_CONTROL;
+}
+
+/* ---- rows ---- */
+
+void unit_row_out(const struct core *core, const struct unit *u, struct unit_row *row)
+{
+    memset(row, 0, sizeof(*row));
+    row->id = unit_id(u);
+    row->term = u->term;
+    row->owner = core->peer[u->owner].node;
+    row->owner_epoch = u->owner_epoch;
+    row->mine = u->mine;
+    row->state = u->state;
+    row->rcpt_count = u->rcpt_count;
+    row->flags = (uint8_t)((u->flags & UF_NULL_SENDER ? UNIT_NULL_SENDER : 0) |
+                           (u->flags & UF_IS_DSN ? UNIT_IS_DSN : 0));
+    row->list_count = u->list_count;
+    for (int i = 0; i < u->list_count; i++) {
+        const struct peer *p = &core->peer[u->list[i]];
+        row->list[i] = (struct row_holder){p->node, p->fenced, unit_status(u, i)};
+    }
+    row->delivered = u->delivered;
+    row->failed = u->failed;
+    row->doubt = u->doubt;
+    row->attempt = u->attempt;
+    row->due_s = u->due_s;
+    row->expires_s = u->expires_s;
+    row->size_bytes = u->size_bytes;
+    row->body_crc = u->body_crc;
+}
+
+/* Fills an empty unit from a row; `mine` is not taken: it is never learned. */
+bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row)
+{
+    if (row->rcpt_count == 0 || row->rcpt_count > 64 || row->list_count > CORE_LIST_MAX)
+        return false;
+    u->term = row->term;
+    u->owner = peer_intern(core, row->owner);
+    u->owner_epoch = row->owner_epoch;
+    u->state = row->state;
+    u->rcpt_count = row->rcpt_count;
+    if (row->flags & UNIT_NULL_SENDER)
+        u->flags |= UF_NULL_SENDER;
+    if (row->flags & UNIT_IS_DSN)
+        u->flags |= UF_IS_DSN;
+    for (int i = 0; i < row->list_count; i++) {
+        uint8_t slot = peer_intern(core, row->list[i].node);
+        if (slot && unit_list_find(u, slot) < 0) {
+            u->list[u->list_count] = slot;
+            unit_set_status(u, u->list_count++, row->list[i].status & 3);
+        }
+    }
+    u->delivered = row->delivered;
+    u->failed = row->failed;
+    u->doubt = row->doubt;
+    u->attempt = row->attempt;
+    u->due_s = row->due_s;
+    u->expires_s = row->expires_s;
+    u->size_bytes = row->size_bytes;
+    u->body_crc = row->body_crc;
+    unit_digest(core, u);
+    return u->owner != 0;
+}
+
+uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle)
+{
+    struct core_command *c = core_store(core);
+    c->u.store.op_count = 1;
+    c->u.store.op[0].kind = OP_UNIT;
+    c->u.store.op[0].accept_handle = accept_handle;
+    c->u.store.op[0].copy_from = 0;
+    unit_row_out(core, u, &c->u.store.op[0].u.unit);
+    return core->token_last;
+}
+
+uint64_t unit_store_delete(struct core *core, struct unit *u)
+{
+    struct store_op op = {.kind = OP_UNIT_DELETE};
+    op.u.unit.id = unit_id(u);
+    return core_store_one(core, &op);
+}
+
+/* Rows carry fences, so that they spread with the records that need them. */
+void unit_evidence(struct core *core, const struct unit_row *row)
+{
+    for (int i = 0; i < row->list_count && i < CORE_LIST_MAX; i++) {
+        uint8_t slot = peer_intern(core, row->list[i].node);
+        if (slot && row->list[i].fenced)
+            peer_learn(core, slot, row->list[i].fenced, row->list[i].fenced);
+    }
+}
+
+/* ---- merging ---- */
+
+bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u)
+{
+    if (term != u->term || MUT(core, MUT_NO_TIE))
+        return term > u->term;
+    if (owner != core->peer[u->owner].node)
+        SOMETIMES(core, ST_TIE);
+    return owner > core->peer[u->owner].node;
+}
+
+static bool merge_list(struct core *core, struct unit *u, const struct unit_row *row)
+{
+    bool changed = false;
+    for (int i = 0; i < row->list_count && i < CORE_LIST_MAX; i++) {
+        uint8_t slot = peer_intern(core, row->list[i].node);
+        int at = unit_list_find(u, slot);
+        if (slot == 0)
+            continue;
+        if (at < 0) {
+            changed |= unit_list_add(core, u, slot, row->list[i].status & 3);
+        } else if (row->list[i].status == LIST_HOLD && unit_status(u, at) != LIST_HOLD &&
+                   !unit_believes(core, u)) {
+            unit_set_status(u, at, LIST_HOLD);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *row)
+{
+    uint64_t delivered = u->delivered | row->delivered;
+    uint64_t failed = (u->failed | row->failed) & ~delivered;
+    bool own = unit_believes(core, u);
+    /* what a holder heard of our own attempt is older than what we know */
+    uint64_t more = own && attempt_ours(core, row->attempt) ? 0 : row->doubt;
+    uint64_t doubt = (u->doubt | more) & ~(delivered | failed);
+    bool grew = (doubt & ~u->doubt) != 0;
+    bool changed = delivered != u->delivered || failed != u->failed || doubt != u->doubt;
+    if (changed)
+        unit_digest(core, u);
+    u->delivered = delivered;
+    u->failed = failed;
+    u->doubt = doubt;
+    if (more && !own)
+        u->attempt = row->attempt;
+    if (own && grew)
+        claim_doubt(core, u);
+    if (u->state == UNIT_LIVE && unit_final(u))
+        u->state = UNIT_DONE;
+    else if (u->state == UNIT_LIVE && row->state == UNIT_ABORTED && !unit_believes(core, u))
+        u->state = UNIT_ABORTED;
+    if (changed)
+        unit_digest(core, u);
+    return merge_list(core, u, row) || changed;
+}
+
+void unit_lost_ownership(struct core *core, struct unit *u)
+{
+    if (u->flags & UF_STARTED) {
+        struct core_command *c = core_cmd(core, CMD_CANCEL);
+        memset(&c->u.unit, 0, sizeof(c->u.unit));
+        c->u.unit.id = unit_id(u);
+    }
+    u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED);
+    work_drop(core, u);
+}
+
+/* C5. A live owner that meets a version not below its own raises its term above it; anyone
+ * else takes the newer version, without `mine`. */
+bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row)
+{
+    bool changed = unit_merge_facts(core, u, row);
+    uint8_t owner = peer_intern(core, row->owner);
+    if (owner == 0)
+        return changed;
+    if (unit_believes(core, u)) {
+        if (row->term >= u->term && owner != core->self) {
+            SOMETIMES(core, ST_RAISE);
+            unit_digest(core, u);
+            u->term = row->term + 1;
+            unit_digest(core, u);
+            changed = true;
+        }
+        return changed;
+    }
+    bool same = row->term == u->term && owner == u->owner;
+    if (!unit_newer(core, row->term, row->owner, u) &&
+        !(same && row->owner_epoch > u->owner_epoch))
+        return changed;
+    unit_digest(core, u);
+    u->term = row->term;
+    u->owner = owner;
+    u->owner_epoch = row->owner_epoch;
+    u->mine = MUT(core, MUT_LEARN_MINE) && owner == core->self ? core->epoch : 0;
+    if (u->mine)
+        u->flags |= UF_ACTIVE;
+    unit_digest(core, u);
+    return true;
+}
+
+/* ---- graves: ids deleted lately, so that a late copy does not bring them back ---- */
+
+static uint32_t *grave_bucket(struct core *core, const struct unit_id *id)
+{
+    uint32_t mask = 64;
+    while (mask < core->limits.graves)
+        mask *= 2;
+    return &core->grave_bucket[hash_id(id->hi, id->lo, id->part) & (mask - 1)];
+}
+
+static void grave_fill(struct core *core)
+{
+    struct grave *g = &core->grave[core->grave_head];
+    struct unit_id id = {g->hi, g->lo, g->part};
+    uint32_t *at = grave_bucket(core, &id);
+    while (*at != core->grave_head)
+        at = &core->grave[*at].next;
+    *at = g->next;
+    core->grave_head = (core->grave_head + 1) % core->limits.graves;
+    core->grave_count--;
+}
+
+void grave_dig(struct core *core, const struct unit_id *id)
+{
+    while (core->grave_count &&
+           core->now > core->grave[core->grave_head].at + 2 * core->p.frame_ns)
+        grave_fill(core);
+    if (core->grave_count == core->limits.graves) {
+        /* forgotten too early: refuse every copy sent before it instead */
+        core->grave_floor = core->now;
+        grave_fill(core);
+    }
+    uint32_t i = (core->grave_head + core->grave_count++) % core->limits.graves;
+    uint32_t *head = grave_bucket(core, id);
+    core->grave[i] = (struct grave){id->hi, id->lo, id->part, *head, core->now};
+    *head = i;
+}
+
+bool grave_has(struct core *core, const struct unit_id *id)
+{
+    for (uint32_t i = *grave_bucket(core, id); i != NIL; i = core->grave[i].next) {
+        const struct grave *g = &core->grave[i];
+        if (g->hi == id->hi && g->lo == id->lo && g->part == id->part)
+            return core->now <= g->at + 2 * core->p.frame_ns;
+    }
+    return false;
+}
+
+/* ---- digests: XOR, so that calling before and after a change updates them ---- */
+
+static uint64_t digest_value(const struct core *core, const struct unit *u)
+{
+    uint64_t h = hash_id(u->id_hi, u->id_lo, u->id_part);
+    h ^= hash_id(core->peer[u->owner].node, u->term, u->state);
+    return h ^ hash_id(u->delivered, u->failed, 77);
+}
+
+void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot)
+{
+    struct peer *p = &core->peer[slot];
+    uint64_t h = digest_value(core, u);
+    p->digest[(u->id_lo ^ u->id_hi >> 16 ^ u->id_part) % CORE_DIGEST_ROWS] ^= h;
+}
+
+void unit_digest(struct core *core, const struct unit *u)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self)
+            unit_digest_list(core, u, u->list[i]);
+}

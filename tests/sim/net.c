@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Links with the manners of ZeroMQ: in order within a connection, holes and old-after-new
+ * at a reconnect, no answer about what was lost. */
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[MSG_KIND_COUNT] = {
+    [MSG_PING] = "Ping",
+    [MSG_ACK] = "Ack",
+    [MSG_LEASE_REQ] = "LeaseReq",
+    [MSG_LEASE_RSP] = "LeaseRsp",
+    [MSG_FENCE_REQ] = "FenceReq",
+    [MSG_FENCE_RSP] = "FenceRsp",
+    [MSG_FENCE_NOTICE] = "FenceNotice",
+    [MSG_RESIGN] = "Resign",
+    [MSG_COPY] = "Copy",
+    [MSG_COPY_ACK] = "CopyAck",
+    [MSG_RELEASE] = "Release",
+    [MSG_RELEASE_ACK] = "ReleaseAck",
+    [MSG_INTENT] = "Intent",
+    [MSG_INTENT_ACK] = "IntentAck",
+    [MSG_OUTCOME] = "Outcome",
+    [MSG_OUTCOME_ACK] = "OutcomeAck",
+    [MSG_CLAIM_REQ] = "ClaimReq",
+    [MSG_CLAIM_RSP] = "ClaimRsp",
+    [MSG_OFFER] = "Offer",
+    [MSG_SYNC_REQ] = "SyncReq",
+    [MSG_SYNC_REC] = "SyncRec",
+    [MSG_SYNC_ACK] = "SyncAck",
+    [MSG_SYNC_END] = "SyncEnd",
+    [MSG_SYNC_DONE] = "SyncDone",
+    [MSG_DIGEST] = "Digest",
+    [MSG_DONE] = "Done",
+    [MSG_DONE_ACK] = "DoneAck",
+    [MSG_FORGET] = "Forget",
+};
+
+const char *net_name(uint8_t kind)
+{
+    return kind < MSG_KIND_COUNT && names[kind] ? names[kind] : "?";
+}
+
+static uint32_t take_slot(struct sim *sim)
+{
+    if (sim->msg_free == NIL) {
+        uint32_t old = sim->msg_cap;
+        sim->msg_cap *= 2;
+        sim->msg = realloc(sim->msg, sim->msg_cap * sizeof(*sim->msg));
+        sim->msg_next = realloc(sim->msg_next, sim->msg_cap * sizeof(*sim->msg_next));
+        sim->msg_sent = realloc(sim->msg_sent, sim->msg_cap * sizeof(*sim->msg_sent));
+        for (uint32_t i = sim->msg_cap; i-- > old;) {
+            sim->msg_next[i] = sim->msg_free;
+            sim->msg_free = i;
+        }
+    }
+    uint32_t i = sim->msg_free;
+    sim->msg_free = sim->msg_next[i];
+    return i;
+}
+
+static void post(struct sim *sim, uint8_t from, uint8_t to, const struct core_msg *msg)
+{
+    struct link *l = &sim->link[from][to];
+    uint64_t span = sim->delay_max - sim->delay_min;
+    uint64_t at = sim->now + sim->delay_min + sim_below(&sim->rng_net, span);
+    if (l->stall_until > sim->now)
+        at = l->stall_until + sim_below(&sim->rng_net, MS);
+    if (at <= l->last[msg->env.lane])
+        at = l->last[msg->env.lane] + 1;
+    l->last[msg->env.lane] = at;
+    uint32_t slot = take_slot(sim);
+    sim->msg[slot] = *msg;
+    sim->msg_sent[slot] = sim->now;
+    sim_at(sim, at, SE_MSG, to, 0, slot, from);
+}
+
+void net_send(struct sim *sim, uint8_t from, const struct core_msg *msg)
+{
+    uint8_t to = sim_node_of(sim, msg->env.via);
+    if (to >= NODES_MAX)
+        return;
+    struct link *l = &sim->link[from][to];
+    bool flapped = l->flap_until > sim->now && (sim->now / (2 * SEC)) % 2;
+    uint32_t loss = l->loss_ppm > sim->base_loss_ppm ? l->loss_ppm : sim->base_loss_ppm;
+    if (sim->healed)
+        loss = 0;
+    if (l->cut_until > sim->now || l->deaf_for_ever || flapped ||
+        sim_chance(&sim->rng_net, loss))
+        return;
+    post(sim, from, to, msg);
+    if (!sim->healed && sim_chance(&sim->rng_net, sim->dup_ppm)) {
+        /* a second copy that comes later, as over a second pipe */
+        uint32_t slot = take_slot(sim);
+        sim->msg[slot] = *msg;
+        sim->msg_sent[slot] = sim->now;
+        sim_at(sim, sim->now + sim->delay_max + sim_below(&sim->rng_net, 3 * SEC), SE_MSG, to,
+            0, slot, from);
+    }
+}
+
+static bool interesting(uint8_t kind)
+{
+    return kind != MSG_PING && kind != MSG_ACK && kind != MSG_LEASE_REQ &&
+           kind != MSG_LEASE_RSP && kind != MSG_DIGEST;
+}
+
+void net_deliver(struct sim *sim, const struct sim_event *e)
+{
+    struct core_msg m = sim->msg[e->x];
+    uint64_t sent = sim->msg_sent[e->x];
+    struct link *l = &sim->link[e->y][e->node];
+    sim->msg_next[e->x] = sim->msg_free;
+    sim->msg_free = e->x;
+    if (sent < l->drop_before || !sim->node[e->node].alive)
+        return;
+    if (interesting(m.kind))
+        TRACE(sim, "n%u <- n%u %s unit %llx.%u term %u a%u", e->node, e->y, net_name(m.kind),
+            (unsigned long long)(m.kind >= MSG_COPY ? m.u.unit.row.id.lo & 0xffffffffffff : 0),
+            m.kind >= MSG_COPY ? m.u.unit.row.id.part : 0,
+            m.kind >= MSG_COPY ? m.u.unit.row.term : m.u.fence.epoch, m.u.unit.answer);
+    struct core_event ev = {.kind = EV_MSG};
+    ev.u.msg = &m;
+    node_step(sim, e->node, &ev);
+}

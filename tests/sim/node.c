@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A process around a core: clock, life and death, commands carried out. */
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct core_limits limits = {.units = 2048,
+    .works = 2048,
+    .accepts = 64,
+    .parked = 1024,
+    .graves = 256,
+    .gossip_rows = 64};
+
+uint64_t node_clock(const struct sim *sim, const struct node *n)
+{
+    uint64_t now = n->freezing && sim->now > n->base_true ? n->base_true : sim->now;
+    uint64_t d = now - n->base_true;
+    int64_t skew = (int64_t)(d / 1000000) * n->rate_ppm;
+    return n->base_local + d + (uint64_t)skew;
+}
+
+uint64_t node_true(const struct sim *sim, const struct node *n, uint64_t local)
+{
+    uint64_t here = node_clock(sim, n);
+    if (local <= here)
+        return sim->now;
+    if (local - here > 1000 * SEC)
+        return sim->now + 1000 * SEC;
+    uint64_t d = local - here;
+    int64_t skew = (int64_t)(d / 1000000) * n->rate_ppm;
+    return sim->now + (uint64_t)((int64_t)d - skew) + 1000;
+}
+
+void node_start(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    if (n->alive || n->permanent_dead)
+        return;
+    if (!n->mem)
+        n->mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
+    n->core = core_init(n->mem, &limits, &sim->params, n->id,
+        sim->o.seed + n->gen * UINT64_C(7919));
+    n->core->mutant = sim->o.mutant;
+    n->core->buggify = sim->buggify;
+    n->core->sometimes = sim->r.sometimes;
+    n->alive = true;
+    n->gen++;
+    n->paused_until = 0;
+    n->tick_at = CORE_FOREVER;
+    memset(&n->gate, 0, sizeof(n->gate));
+    memset(n->sched, 0, sizeof(n->sched));
+    TRACE(sim, "n%u START gen %u", i, n->gen);
+    disk_boot(sim, i);
+}
+
+void node_crash(struct sim *sim, uint8_t i, const char *why)
+{
+    struct node *n = &sim->node[i];
+    if (!n->alive)
+        return;
+    TRACE(sim, "n%u CRASH %s", i, why);
+    n->alive = false;
+    n->crashed_at = sim->now;
+    n->crash_measured = false;
+    disk_crash(sim, i);
+}
+
+static void arm(struct sim *sim, uint8_t i, uint64_t deadline)
+{
+    struct node *n = &sim->node[i];
+    uint64_t at = deadline == CORE_FOREVER ? sim->now + 1000 * SEC
+                                           : node_true(sim, n, deadline);
+    if (at >= n->tick_at && n->tick_at > sim->now)
+        return;
+    n->tick_at = at;
+    sim_at(sim, at, SE_TICK, i, n->gen, 0, 0);
+}
+
+void node_tick(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    if (!n->alive || sim->now < n->tick_at)
+        return;
+    n->tick_at = CORE_FOREVER;
+    struct core_event e = {.kind = EV_TICK};
+    node_step(sim, i, &e);
+}
+
+static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
+{
+    struct node *n = &sim->node[i];
+    switch ((enum core_command_kind)c->kind) {
+    case CMD_SEND:
+        oracle_send(sim, i, &c->u.send);
+        net_send(sim, i, &c->u.send);
+        break;
+    case CMD_STORE:
+        if (c->u.store.op[0].kind == OP_UNIT && c->u.store.op[0].accept_handle)
+            world_register(sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
+        disk_push(sim, i, c);
+        break;
+    case CMD_ACCEPT_REPLY:
+        world_reply(sim, i, c->u.accept.handle, c->u.accept.reply, &c->u.accept.id);
+        break;
+    case CMD_GATE:
+        n->gate = c->u.gate;
+        break;
+    case CMD_START:
+        world_start(sim, i, c);
+        break;
+    case CMD_ATTEMPT:
+        world_attempt(sim, i, c);
+        break;
+    case CMD_INTENT_OK:
+        world_intent_ok(sim, i, c);
+        break;
+    case CMD_CANCEL:
+        world_cancel(sim, i, c);
+        break;
+    case CMD_DIE:
+        TRACE(sim, "n%u DIES: %s", i, c->u.why);
+        node_crash(sim, i, c->u.why);
+        if (!n->old_image)
+            sim_at(sim, sim->now + 2 * SEC, SE_START, i, 0, 0, 0);
+        break;
+    case CMD_CFG:
+    case CMD_TRACE:
+        break;
+    }
+}
+
+void node_step(struct sim *sim, uint8_t i, struct core_event *e)
+{
+    static struct core_command ring[CORE_COMMANDS_MIN];
+    struct core_commands out = {ring, 0, CORE_COMMANDS_MIN, 0};
+    struct node *n = &sim->node[i];
+    if (!n->alive)
+        return;
+    e->now_ns = node_clock(sim, n);
+    core_step(n->core, e, &out);
+    uint32_t gen = n->gen;
+    for (uint32_t k = 0; k < out.count && n->alive && n->gen == gen; k++)
+        carry_out(sim, i, &ring[k]);
+    if (!n->alive || n->gen != gen)
+        return;
+    oracle_step(sim, i);
+    arm(sim, i, out.deadline_ns);
+}

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* God's view: the invariants of cluster/README.md, checked on all nodes and all disks. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SHORT(id) ((unsigned long long)((id)->lo & 0xffffffffffff)), (id)->part
+
+/* ---- what is true ---- */
+
+static const struct core_cfg *newest_cfg(const struct sim *sim)
+{
+    const struct core_cfg *best = &sim->cfg;
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (sim->node[i].disk.cfg.ver > best->ver)
+            best = &sim->node[i].disk.cfg;
+    return best;
+}
+
+static bool voter_fenced(const struct sim *sim, uint8_t voter, uint64_t id, uint32_t epoch)
+{
+    const struct disk *d = &sim->node[voter].disk;
+    for (int i = 0; i < d->sess_count; i++)
+        if (d->sess[i].node == id)
+            return d->sess[i].fenced >= epoch;
+    return false;
+}
+
+/* A quorum of voters has the fence on disk. */
+bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch)
+{
+    const struct core_cfg *c = newest_cfg(sim);
+    int voters = 0, closed = 0;
+    for (uint8_t k = 0; k < c->count; k++) {
+        uint8_t i = sim_node_of(sim, c->member[k].node);
+        if (!(c->member[k].roles & ROLE_VOTER) || i >= NODES_MAX)
+            continue;
+        voters++;
+        closed += voter_fenced(sim, i, sim->node[node].id, epoch);
+    }
+    return closed > voters / 2;
+}
+
+/* A machine whose clock stood still cannot know: cause D3 covers the moments after. */
+static bool lost_time(const struct sim *sim, uint8_t node)
+{
+    const struct node *n = &sim->node[node];
+    return n->freezing || (n->freeze_end && sim->now < n->freeze_end + sim->params.lease_ns);
+}
+
+static bool holds_right(struct sim *sim, uint8_t i, const struct unit_id *id)
+{
+    const struct node *n = &sim->node[i];
+    if (!n->alive || n->core->state < CORE_SYNC)
+        return false;
+    const struct unit *u = unit_find(n->core, id);
+    return u && (u->flags & UF_ACTIVE) && u->state == UNIT_LIVE &&
+           unit_believes(n->core, u) && n->gate.epoch == n->core->epoch && !n->gate.frozen &&
+           (n->gate.lease_end_ns == CORE_FOREVER ||
+               node_clock(sim, n) + n->gate.dot_margin_ns <= n->gate.lease_end_ns);
+}
+
+/* ---- 1 and 2, 11: at the gate ---- */
+
+static void check_single(struct sim *sim, const struct unit_id *id)
+{
+    int first = -1;
+    sim->r.invariant_checks[1]++;
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        if (!holds_right(sim, i, id) || lost_time(sim, i))
+            continue;
+        if (first >= 0) {
+            sim_fail(sim, 1, "n%d and n%u both may deliver %llx.%u", first, i, SHORT(id));
+            return;
+        }
+        first = i;
+    }
+}
+
+static bool others_hold(struct sim *sim, const struct attempt *a)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        const struct node *n = &sim->node[i];
+        const struct unit_row *row = disk_find(&sim->node[i].disk, &a->id);
+        if (i == a->node || !row || row->state != UNIT_LIVE || !n->alive)
+            continue;
+        if (n->core->state >= CORE_SYNC && !oracle_fenced(sim, i, n->core->epoch) &&
+            sim->cfg.mode == MODE_QUORUM)
+            return true;
+    }
+    return false;
+}
+
+void oracle_gate(struct sim *sim, const struct attempt *a)
+{
+    sim->r.invariant_checks[2]++;
+    sim->r.invariant_checks[11]++;
+    if (!lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
+        sim_fail(sim, 2, "n%u sends a dot for %llx.%u, but its session %u is fenced", a->node,
+            SHORT(&a->id), a->epoch);
+    bool known = false;
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        known |= a->intent_gen[i] != 0;
+    if (!known && others_hold(sim, a)) {
+        /* a copy that the owner was told is gone, or never was, does not count */
+        const struct unit *u = unit_find(sim->node[a->node].core, &a->id);
+        for (uint8_t i = 0; u && i < sim->node_count; i++) {
+            uint8_t slot = peer_slot(sim->node[a->node].core, sim->node[i].id);
+            int at = unit_list_find(u, slot);
+            if (i != a->node && at >= 0 && disk_find(&sim->node[i].disk, &a->id) &&
+                sim->node[i].alive && sim->node[i].core->state >= CORE_SYNC &&
+                !peer_down(sim->node[a->node].core, slot))
+                sim_fail(sim, 11, "n%u sends a dot for %llx.%u and no holder knows", a->node,
+                    SHORT(&a->id));
+        }
+    }
+    check_single(sim, &a->id);
+}
+
+/* ---- 3: what 250 promises ---- */
+
+void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
+{
+    sim->r.invariant_checks[3]++;
+    for (uint32_t k = s->first_unit; k < s->first_unit + s->unit_count; k++) {
+        struct god_unit *g = &sim->unit[k];
+        int copies = 0;
+        for (uint8_t i = 0; i < sim->node_count; i++)
+            copies += disk_find(&sim->node[i].disk, &g->id) != NULL;
+        g->acked = true;
+        g->acked_at = sim->now;
+        if (copies < sim->cfg.min_copies)
+            sim_fail(sim, 3, "n%u says 250 to %llx.%u with %d durable copies", node,
+                SHORT(&g->id), copies);
+    }
+    if (s->unit_count == 0)
+        sim_fail(sim, 3, "n%u says 250 to nothing", node);
+}
+
+/* ---- 4: promises of durability ---- */
+
+static const struct sess_row *sess_of(const struct disk *d, uint64_t id)
+{
+    for (int i = 0; i < d->sess_count; i++)
+        if (d->sess[i].node == id)
+            return &d->sess[i];
+    return NULL;
+}
+
+static void note_intent(struct sim *sim, uint8_t node, const struct core_msg *m)
+{
+    uint8_t owner = sim_node_of(sim, m->env.to);
+    for (uint32_t i = sim->attempt_count; i-- > 0;) {
+        struct attempt *a = &sim->attempt[i];
+        if (a->attempt == m->u.attempt.attempt && a->node == owner) {
+            a->intent_gen[node] = sim->node[node].gen;
+            a->intent_epoch[node] = sim->node[node].core->epoch;
+            return;
+        }
+    }
+}
+
+static const char *broken_promise(struct sim *sim, uint8_t node, const struct core_msg *m)
+{
+    struct disk *d = &sim->node[node].disk;
+    const struct unit_row *row = m->kind >= MSG_COPY ? disk_find(d, &m->u.unit.row.id) : NULL;
+    const struct sess_row *s;
+    switch ((enum core_msg_kind)m->kind) {
+    case MSG_COPY_ACK:
+        return m->u.unit.answer == ANS_OK && !row ? "CopyAck" : NULL;
+    case MSG_CLAIM_RSP:
+        return m->u.unit.answer == ANS_OK &&
+                       (!row || row->term < m->u.unit.row.term ||
+                           (row->term == m->u.unit.row.term &&
+                               row->owner != m->u.unit.row.owner))
+                   ? "consent"
+                   : NULL;
+    case MSG_DONE_ACK:
+        return m->u.unit.answer == ANS_OK && row && row->state == UNIT_LIVE ? "DoneAck" : NULL;
+    case MSG_RELEASE_ACK:
+        return m->u.unit.answer == ANS_OK && row ? "ReleaseAck" : NULL;
+    case MSG_FENCE_RSP:
+        s = sess_of(d, m->u.fence.node);
+        return m->u.fence.answer == FENCE_OK && (!s || s->fenced < m->u.fence.epoch)
+                   ? "FenceRsp"
+                   : NULL;
+    case MSG_LEASE_RSP:
+        s = sess_of(d, m->env.to);
+        return m->u.lease.answer == LEASE_GRANT && (!s || s->cur < m->u.lease.nonce >> 32)
+                   ? "Grant"
+                   : NULL;
+    default:
+        return NULL;
+    }
+}
+
+void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg)
+{
+    sim->r.invariant_checks[4]++;
+    if (sim_node_of(sim, msg->env.from) != node)
+        return; /* a relay */
+    const char *what = broken_promise(sim, node, msg);
+    if (what)
+        sim_fail(sim, 4, "n%u sends a %s for what is not durable", node, what);
+    if (msg->kind == MSG_INTENT_ACK && msg->u.attempt.answer == ANS_OK)
+        note_intent(sim, node, msg);
+}
+
+/* ---- 6, 10, 12, 13: rows ---- */
+
+static bool in_list(const struct unit_row *row, uint64_t id)
+{
+    for (int i = 0; i < row->list_count; i++)
+        if (row->list[i].node == id)
+            return true;
+    return false;
+}
+
+void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
+                const struct unit_row *after)
+{
+    if (!before)
+        return;
+    sim->r.invariant_checks[12]++;
+    if (after->term < before->term ||
+        (after->term == before->term && after->owner < before->owner))
+        sim_fail(sim, 12, "version of %llx.%u at n%u went back", SHORT(&after->id), node);
+    if ((before->delivered & ~after->delivered) ||
+        (before->failed & ~(after->failed | after->delivered)))
+        sim_fail(sim, 13, "facts of %llx.%u lost at n%u", SHORT(&after->id), node);
+    if (before->state != UNIT_LIVE && after->state == UNIT_LIVE)
+        sim_fail(sim, 13, "%llx.%u rose from the dead at n%u", SHORT(&after->id), node);
+    for (int i = 0; i < before->list_count; i++) {
+        uint64_t id = before->list[i].node;
+        uint8_t h = sim_node_of(sim, id);
+        sim->r.invariant_checks[10]++;
+        if (!in_list(after, id) && h < NODES_MAX && disk_find(&sim->node[h].disk, &after->id))
+            sim_fail(sim, 10, "n%u drops holder n%u of %llx.%u, which has a copy", node, h,
+                SHORT(&after->id));
+    }
+}
+
+/* ---- 16: duplicates and their causes ---- */
+
+static bool session_lives(const struct sim *sim, uint8_t i, uint32_t gen, uint32_t epoch)
+{
+    const struct node *n = &sim->node[i];
+    return gen && n->alive && n->gen == gen && n->core->epoch == epoch &&
+           !oracle_fenced(sim, i, epoch);
+}
+
+/* Of those who knew of attempt p, one is still the same live session. */
+static int knower(const struct sim *sim, const struct attempt *p, uint8_t except)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (i != except && session_lives(sim, i, p->intent_gen[i], p->intent_epoch[i]))
+            return i;
+    return -1;
+}
+
+static int cause_of(struct sim *sim, const struct god_unit *g, const struct attempt *p,
+                    const struct attempt *n, int rcpt)
+{
+    bool p_lives = session_lives(sim, p->node, p->gen, p->epoch);
+    bool known = g->doubt_at_own[n->node] >> rcpt & 1;
+    uint64_t held = n->started - g->hold_from[n->node];
+    if (p->reply_lost)
+        return 7;
+    if (p->frozen_between || n->frozen_between ||
+        (sim->node[p->node].freeze_end && p->gate_at < sim->node[p->node].freeze_end +
+                                                         sim->params.lease_ns &&
+            p->dot_at + sim->params.doubt_ns >= sim->node[p->node].freeze_end))
+        return 3;
+    if (sim->forced)
+        return 6;
+    if (p_lives)
+        return 0; /* its session never ended: two owners, or it forgot */
+    if (known)
+        return held + MS < sim->params.own_doubt_ns * 97 / 100 ? 0
+               : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
+    if (knower(sim, p, n->node) >= 0)
+        return 0; /* somebody alive could have told the new owner */
+    return p->node == n->node ? 1 : 5;
+}
+
+static void same_unit(struct sim *sim, struct attempt *a, struct god_unit *g, int r)
+{
+    const struct attempt *p = &sim->attempt[g->delivered_by[r] - 1];
+    int cause = cause_of(sim, g, p, a, r);
+    TRACE(sim, "DUPLICATE %llx.%u rcpt %d: n%u then n%u, D%d", SHORT(&g->id), r, p->node,
+        a->node, cause);
+    if (cause == 0)
+        sim_fail(sim, 16, "%llx.%u rcpt %d delivered twice (n%u at %.3f s, n%u), no cause",
+            SHORT(&g->id), r, p->node, (double)p->dot_at / 1e9, a->node);
+    sim->r.dups[cause]++;
+}
+
+/* The same mail by two submissions: the client never got 250 for the first. */
+static void same_mail(struct sim *sim, struct god_unit *g, int r)
+{
+    struct mail *m = &sim->mail[g->mail];
+    uint32_t part = g->id.part < 3 ? g->id.part : 0;
+    uint32_t before = m->delivered_by[part][r];
+    if (before && before != g->submission + 1) {
+        const struct submission *s = &m->sub[before - 1];
+        const struct submission *t = &m->sub[g->submission];
+        const struct submission *refused = s->heard == CLIENT_451   ? s
+                                           : t->heard == CLIENT_451 ? t
+                                                                    : NULL;
+        if (!refused) {
+            sim->r.dups[4]++;
+        } else {
+            /* D8: whoever refused it is not the one that delivered it */
+            const struct god_unit *x = &sim->unit[refused->first_unit];
+            const struct attempt *d = NULL;
+            for (uint32_t k = 0; k < refused->unit_count; k++)
+                for (int q = 0; q < RCPTS_MAX; q++)
+                    if (sim->unit[refused->first_unit + k].delivered_by[q])
+                        d = &sim->attempt[sim->unit[refused->first_unit + k].delivered_by[q] - 1];
+            sim->r.dups[8]++;
+            if (d && d->node == x->node && d->epoch == x->epoch)
+                sim_fail(sim, 16, "n%u refused %llx.%u and delivered it", x->node, SHORT(&x->id));
+            if (d && session_lives(sim, x->node, refused->gen, x->epoch))
+                sim_fail(sim, 16, "%llx.%u was refused by a session that lives", SHORT(&x->id));
+        }
+    }
+    m->delivered_by[part][r] = g->submission + 1;
+}
+
+void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int r)
+{
+    sim->r.invariant_checks[16]++;
+    sim->r.delivered++;
+    TRACE(sim, "n%u DELIVERS %llx.%u rcpt %d", a->node, SHORT(&g->id), r);
+    if (g->delivered >> r & 1)
+        same_unit(sim, a, g, r);
+    g->delivered |= UINT64_C(1) << r;
+    g->delivered_by[r] = (uint64_t)(a - sim->attempt) + 1;
+    same_mail(sim, g, r);
+}
+
+/* ---- 5, and what a step may have changed ---- */
+
+void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt)
+{
+    const struct god_unit *g = world_unit(sim, id);
+    TRACE(sim, "n%u OWNS %llx.%u doubt %llx", node, SHORT(id), (unsigned long long)doubt);
+    check_single(sim, id);
+    struct node *from = g ? &sim->node[g->node] : NULL;
+    if (from && g->node != node && !from->alive && from->crashed_at &&
+        sim->now - from->crashed_at > sim->r.takeover_ns && from->last_epoch == g->epoch) {
+        sim->r.takeover_ns = sim->now - from->crashed_at;
+        sim->r.takeovers++;
+    }
+}
+
+void oracle_step(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    if (n->core->state < CORE_OPENING || n->core->epoch == n->last_epoch)
+        return;
+    sim->r.invariant_checks[5]++;
+    if (n->core->epoch < n->last_epoch && !n->old_image)
+        sim_fail(sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
+    n->last_epoch = n->core->epoch;
+}
+
+/* ---- 9: pairwise visibility ---- */
+
+static const struct unit *live_record(struct sim *sim, uint8_t i, const struct unit_id *id)
+{
+    const struct node *n = &sim->node[i];
+    if (!n->alive || n->core->state < CORE_SYNC || n->core->state == CORE_RESIGNED ||
+        oracle_fenced(sim, i, n->core->epoch))
+        return NULL;
+    const struct unit *u = unit_find(n->core, id);
+    return u && u->state == UNIT_LIVE ? u : NULL;
+}
+
+static bool names(struct sim *sim, uint8_t i, const struct unit *u, uint8_t other)
+{
+    uint8_t slot = peer_slot(sim->node[i].core, sim->node[other].id);
+    return slot && unit_list_find(u, slot) >= 0;
+}
+
+static void check_visibility(struct sim *sim, const struct unit_id *id)
+{
+    for (uint8_t a = 0; a < sim->node_count; a++) {
+        const struct unit *ua = live_record(sim, a, id);
+        for (uint8_t b = (uint8_t)(a + 1); ua && b < sim->node_count; b++) {
+            const struct unit *ub = live_record(sim, b, id);
+            sim->r.invariant_checks[9]++;
+            if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a))
+                sim_fail(sim, 9, "n%u and n%u hold %llx.%u and do not see each other", a, b,
+                    SHORT(id));
+        }
+    }
+}
+
+void oracle_sweep(struct sim *sim)
+{
+    uint32_t first = sim->unit_count > 64 ? sim->unit_count - 64 : 0;
+    for (uint32_t k = first; k < sim->unit_count; k++) {
+        check_single(sim, &sim->unit[k].id);
+        check_visibility(sim, &sim->unit[k].id);
+    }
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        const struct core *core = sim->node[i].core;
+        sim->r.invariant_checks[14]++;
+        if (sim->node[i].alive && core->parked_count > core->limits.parked * 9 / 10)
+            sim_fail(sim, 14, "n%u has %u parked answers", i, core->parked_count);
+    }
+}
+
+/* ---- the end ---- */
+
+static bool node_quiet(const struct sim *sim, uint8_t i)
+{
+    const struct node *n = &sim->node[i];
+    if (n->permanent_dead)
+        return true;
+    if (!n->alive || n->core->state != CORE_READY || n->disk.count)
+        return false;
+    for (uint32_t k = 0; k < n->disk.unit_count; k++)
+        if (n->disk.unit[k].state == UNIT_LIVE || !sim->o.liveness)
+            return false;
+    return true;
+}
+
+bool oracle_quiet(struct sim *sim)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (!node_quiet(sim, i))
+            return false;
+    for (uint32_t k = 0; k < sim->mail_count; k++)
+        if (!sim->mail[k].done && !sim->o.liveness)
+            return false;
+    return true;
+}
+
+static void lost(struct sim *sim, const struct god_unit *g)
+{
+    uint64_t all = (UINT64_C(1) << g->rcpts) - 1;
+    sim->r.invariant_checks[15]++;
+    if (!g->acked || ((g->delivered | g->failed) & all) == all)
+        return;
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
+        if (row && row->state == UNIT_LIVE)
+            return;
+    }
+    sim_fail(sim, 15, "%llx.%u was acknowledged and is lost (delivered %llx failed %llx)",
+        SHORT(&g->id), (unsigned long long)g->delivered, (unsigned long long)g->failed);
+}
+
+static void describe(struct sim *sim)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        struct node *n = &sim->node[i];
+        TRACE(sim, "END n%u alive %d state %d epoch %u units %u queue %u", i, n->alive,
+            n->alive ? n->core->state : -1, n->disk.meta.epoch, n->disk.unit_count,
+            n->disk.count);
+        for (uint32_t k = 0; n->alive && k < n->disk.unit_count && k < 8; k++) {
+            const struct unit_row *row = &n->disk.unit[k];
+            const struct unit *u = unit_find(n->core, &row->id);
+            const struct work *w = u ? work_of(n->core, u) : NULL;
+            char text[64] = "";
+            for (int j = 0; j < row->list_count; j++)
+                snprintf(text + strlen(text), sizeof(text) - strlen(text), " n%u:%u",
+                    sim_node_of(sim, row->list[j].node), row->list[j].status);
+            TRACE(sim, "  %llx.%u st %u term %u owner n%u/%u mine %u%s work %d fl %x",
+                SHORT(&row->id), row->state, row->term, sim_node_of(sim, row->owner),
+                row->owner_epoch, row->mine, text, w ? w->kind : 0, u ? u->flags : 0);
+        }
+    }
+}
+
+void oracle_end(struct sim *sim)
+{
+    describe(sim);
+    for (uint32_t k = 0; k < sim->unit_count; k++)
+        lost(sim, &sim->unit[k]);
+}

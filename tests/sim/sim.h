@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulator: whole clusters of cores in one thread, one virtual clock, one seed.
+ * Everything that happens follows from struct sim_options; the same options give the same
+ * run to the last bit. The oracle (oracle.c) sees all nodes and all disks at once.
+ */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include "cluster/core/internal.h"
+
+#define NODES_MAX 7
+#define MAILS_MAX 512
+#define UNITS_MAX 4096
+#define ATTEMPTS_MAX 65536
+#define FAULTS_MAX 256
+#define DISK_UNITS 2048
+#define DISK_QUEUE 4096
+#define RCPTS_MAX 3
+#define MS CORE_MS
+#define SEC CORE_SEC
+
+enum fault_kind {
+    FAULT_NONE,
+    FAULT_CRASH,     /* node a: process killed, back after arg */
+    FAULT_PAUSE,     /* node a: SIGSTOP for arg */
+    FAULT_FREEZE,    /* node a: VM freeze, its clock stops, for arg */
+    FAULT_CUT,       /* link a -> b drops everything for arg */
+    FAULT_CUT_BOTH,  /* link a <-> b */
+    FAULT_ISOLATE,   /* a from everybody, both ways */
+    FAULT_DEAF,      /* everybody -> a dropped */
+    FAULT_MUTE,      /* a -> everybody dropped */
+    FAULT_STALL,     /* link a -> b holds frames for arg, then a burst */
+    FAULT_RECONNECT, /* link a -> b: frames lost, old ones may come after new ones */
+    FAULT_LOSS,      /* every link loses 30 % for arg */
+    FAULT_SLOW_DISK, /* node a: commits take up to arg */
+    FAULT_EIO,       /* node a: next commit fails, outcome unknown */
+    FAULT_FULL,      /* node a: disk full for arg */
+    FAULT_RESIGN,    /* node a: clean restart */
+    FAULT_STEAL,     /* owners offer units to other holders for arg */
+    FAULT_FLAP,      /* link a <-> b up and down every 1 to 5 s, for arg */
+    FAULT_CRASH_ALL,
+    FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
+    FAULT_REMOVE_ADD,  /* configuration steps */
+    FAULT_KINDS
+};
+
+struct fault {
+    uint64_t at;
+    uint8_t kind, a, b;
+    bool off; /* dropped by the shrinker */
+    uint64_t arg;
+};
+
+struct sim;
+
+struct sim_options {
+    uint64_t seed;
+    uint8_t mutant; /* enum mutant */
+    bool trace;
+    bool liveness; /* some node stays broken after the heal */
+    bool plain;    /* no random faults: a scenario brings its own */
+    /* shrinking */
+    uint8_t fault_mask[FAULTS_MAX / 8]; /* 1: dropped */
+    uint8_t mail_mask[MAILS_MAX / 8];
+    /* overrides of what the seed would choose; 0: the seed chooses */
+    uint8_t nodes, voters, copies, min_copies, mails, mode;
+    uint32_t lease_s;
+    uint32_t doubt_s, stale_s;
+    uint64_t fault_phase;
+    const struct fault *script;
+    uint32_t script_count;
+    void (*hook)(struct sim *sim); /* called on every mail accepted, for scenarios */
+    bool clean_network;
+    uint32_t defer_until_s; /* destinations answer 4xx until then */
+};
+
+struct sim_result {
+    bool failed;
+    char why[256];
+    uint64_t events, hash;
+    uint64_t sim_ns;
+    uint64_t faults[FAULT_KINDS];
+    uint64_t dups[10]; /* by cause */
+    uint64_t sometimes[ST_COUNT];
+    uint64_t accepted, delivered, failed_rcpts, refused;
+    uint64_t takeover_ns; /* longest from crash of owner to its units owned again */
+    uint32_t takeovers;
+    uint32_t invariant_checks[21];
+};
+
+struct disk_store {
+    uint64_t token;
+    uint8_t op_count;
+    bool may_fail;
+    struct store_op op[CORE_STORE_OPS];
+    struct core_cfg *cfg; /* copy, when an op is OP_CFG */
+};
+
+struct disk {
+    struct core_meta meta;
+    struct core_cfg cfg;
+    struct core_paxos_row paxos;
+    struct sess_row sess[NODES_MAX + 2];
+    struct core_fence_row fence[NODES_MAX + 2];
+    int sess_count, fence_count;
+    struct unit_row unit[DISK_UNITS];
+    uint32_t hash[DISK_UNITS * 2]; /* index + 1 */
+    uint32_t unit_count;
+    /* queue */
+    struct disk_store *queue; /* ring */
+    uint32_t head, count, batch;
+    bool busy;
+    uint64_t slow_until, slow_ns, full_until;
+    bool eio;
+    uint64_t busy_since;
+};
+
+struct attempt { /* one SMTP transaction of a node */
+    struct unit_id id;
+    uint64_t attempt, rcpts;
+    uint64_t started, gate_at, dot_at;
+    uint32_t unit; /* index in sim->unit */
+    uint32_t gen;
+    uint32_t epoch;
+    uint8_t node;
+    bool intent_ok, passed, gone;
+    bool frozen_between; /* the VM froze between gate and dot */
+    uint64_t delivered, failed, deferred;
+    bool reply_lost;
+    /* who knew of it, with the process that knew */
+    uint32_t intent_gen[NODES_MAX], intent_epoch[NODES_MAX];
+};
+
+struct delivery {
+    uint32_t attempt; /* index */
+    uint64_t at;
+};
+
+struct god_unit {
+    struct unit_id id;
+    uint32_t mail, submission;
+    uint8_t rcpts, node;
+    uint32_t epoch;
+    uint64_t failed; /* refused for ever by the world and reported */
+    uint64_t delivered;
+    uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
+    bool acked;
+    uint64_t acked_at;
+    uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
+    uint64_t doubt_at_own[NODES_MAX];
+    uint32_t own_gen[NODES_MAX], own_epoch[NODES_MAX];
+};
+
+enum client_reply { CLIENT_NONE, CLIENT_250, CLIENT_451, CLIENT_CLOSE };
+
+struct submission {
+    uint32_t first_unit, unit_count;
+    uint8_t node;
+    uint32_t gen;
+    uint8_t reply;  /* what the core said: enum accept_reply */
+    uint8_t heard;  /* what the client got: enum client_reply */
+};
+
+struct mail {
+    uint64_t at;
+    uint8_t parts, rcpts[3];
+    uint8_t tries;
+    uint32_t size;
+    bool done; /* client got 250 */
+    struct submission sub[12];
+    uint32_t delivered_by[3][RCPTS_MAX]; /* submission + 1 */
+};
+
+struct sched {
+    struct unit_id id;
+    uint64_t rcpts;
+    bool used;
+    uint64_t at;
+};
+
+struct node {
+    uint64_t id;
+    bool exists, alive, permanent_dead, old_image;
+    uint32_t gen;
+    void *mem;
+    struct core *core;
+    struct disk disk;
+    uint32_t last_epoch;
+    struct core_gate_value gate;
+    /* clock */
+    uint64_t base_true, base_local;
+    int32_t rate_ppm;
+    uint64_t paused_until;
+    bool freezing;
+    uint64_t freeze_end;
+    uint64_t tick_at;
+    uint64_t crashed_at;
+    bool crash_measured;
+    struct sched sched[UNITS_MAX / 8];
+    uint64_t steal_until;
+};
+
+struct link {
+    uint64_t cut_until, stall_until, flap_until;
+    uint32_t loss_ppm;
+    uint64_t last[LANE_COUNT];
+    uint64_t drop_before; /* frames sent earlier are lost at delivery (reconnect) */
+    bool deaf_for_ever;
+};
+
+enum sim_event_kind {
+    SE_TICK,
+    SE_MSG,
+    SE_DISK,
+    SE_START,
+    SE_FAULT,
+    SE_CLIENT,
+    SE_CLIENT_REPLY,
+    SE_SCHED,
+    SE_GATE,
+    SE_DOT,
+    SE_REPLY,
+    SE_STEAL,
+    SE_CRASH
+};
+
+struct sim_event {
+    uint64_t at, tie;
+    uint8_t kind, node;
+    uint32_t gen, x, y;
+};
+
+struct sim {
+    struct sim_options o;
+    struct sim_result r;
+    uint64_t now;
+    uint64_t rng_net, rng_disk, rng_world, rng_fault;
+    struct sim_event *heap;
+    uint32_t heap_count, heap_cap;
+    uint64_t tie;
+    struct node node[NODES_MAX];
+    uint8_t node_count;
+    struct link link[NODES_MAX][NODES_MAX];
+    struct core_msg *msg;
+    uint64_t *msg_sent;
+    uint32_t msg_cap, msg_free, *msg_next;
+    struct core_params params;
+    struct core_cfg cfg;
+    struct mail mail[MAILS_MAX];
+    uint32_t mail_count;
+    struct god_unit unit[UNITS_MAX];
+    uint32_t unit_count;
+    uint32_t unit_hash[UNITS_MAX * 2];
+    struct attempt *attempt;
+    uint32_t attempt_count;
+    struct fault fault[FAULTS_MAX];
+    uint32_t fault_count;
+    uint64_t heal_at;
+    bool healed;
+    uint64_t delay_min, delay_max;
+    uint32_t dup_ppm, base_loss_ppm;
+    uint64_t disk_min, disk_max;
+    uint32_t buggify;
+    uint32_t defer_ppm, fail_ppm, lost_reply_ppm;
+    uint64_t freeze_any; /* a node froze: D3 is possible until then */
+    bool forced;
+    uint64_t trace_count;
+    char *trace; /* ring of lines */
+};
+
+#define TRACE_LINES 400
+#define TRACE_WIDTH 160
+
+/* sim.c */
+void sim_run(const struct sim_options *o, struct sim_result *r, char *trace);
+void sim_fail(struct sim *sim, int invariant, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void sim_trace(struct sim *sim, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define TRACE(sim, ...)                                                                      \
+    do {                                                                                     \
+        if ((sim)->o.trace)                                                                  \
+            sim_trace(sim, __VA_ARGS__);                                                     \
+    } while (0)
+void sim_at(struct sim *sim, uint64_t at, enum sim_event_kind kind, uint8_t node, uint32_t gen,
+            uint32_t x, uint32_t y);
+uint64_t sim_random(uint64_t *state);
+uint64_t sim_below(uint64_t *state, uint64_t n);
+bool sim_chance(uint64_t *state, uint32_t ppm);
+uint8_t sim_node_of(const struct sim *sim, uint64_t id);
+
+/* node.c */
+uint64_t node_clock(const struct sim *sim, const struct node *n);
+uint64_t node_true(const struct sim *sim, const struct node *n, uint64_t local);
+void node_start(struct sim *sim, uint8_t i);
+void node_crash(struct sim *sim, uint8_t i, const char *why);
+void node_step(struct sim *sim, uint8_t i, struct core_event *e);
+void node_tick(struct sim *sim, uint8_t i);
+
+/* net.c */
+void net_send(struct sim *sim, uint8_t from, const struct core_msg *msg);
+void net_deliver(struct sim *sim, const struct sim_event *e);
+const char *net_name(uint8_t kind);
+
+/* disk.c */
+void disk_init(struct disk *d);
+void disk_push(struct sim *sim, uint8_t i, const struct core_command *c);
+void disk_done(struct sim *sim, const struct sim_event *e);
+void disk_crash(struct sim *sim, uint8_t i);
+void disk_boot(struct sim *sim, uint8_t i);
+struct unit_row *disk_find(struct disk *d, const struct unit_id *id);
+
+/* world.c */
+void world_init(struct sim *sim);
+void world_event(struct sim *sim, const struct sim_event *e);
+void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
+                 const struct unit_id *id);
+void world_start(struct sim *sim, uint8_t node, const struct core_command *c);
+void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c);
+void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c);
+void world_cancel(struct sim *sim, uint8_t node, const struct core_command *c);
+void world_register(struct sim *sim, uint8_t node, uint64_t handle,
+                    const struct unit_row *row);
+struct god_unit *world_unit(struct sim *sim, const struct unit_id *id);
+
+/* faults.c */
+void faults_plan(struct sim *sim);
+void faults_apply(struct sim *sim, uint32_t index);
+void faults_heal(struct sim *sim);
+const char *fault_name(uint8_t kind);
+
+/* oracle.c */
+void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
+void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
+void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
+                const struct unit_row *after);
+void oracle_gate(struct sim *sim, const struct attempt *a);
+void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
+void oracle_step(struct sim *sim, uint8_t node);
+void oracle_sweep(struct sim *sim);
+void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt);
+bool oracle_quiet(struct sim *sim);
+void oracle_end(struct sim *sim);
+bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch);
+
+#endif
