@@ -20,9 +20,11 @@ char *mem_strdup(struct slice text);
 #define INVARIANT(condition)                                                             \
     ((condition) ? (void)0 : invariant_failed(#condition, __FILE__, __LINE__))
 _Noreturn void invariant_failed(const char *what, const char *file, int line);
-/* Ends the process with a last line on standard error that says why: the world, not a bug. */
+/* Ends the process with a last line on standard error that says why: the world, not a
+ * bug. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member)                                                  \
+    ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An arena belongs to one mail transaction, one peer message or one configuration: it hands
- * out memory that lives until the whole arena dies. Not thread-safe. */
+/* An arena belongs to one mail transaction, one peer message or one configuration: it
+ * hands out memory that lives until the whole arena dies. Not thread-safe. */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A growing byte buffer with a maximum. Writing past the maximum fails and changes nothing
- * (the `bool` says so; `failed` stays set, so a writer of many parts may check once at the
- * end). Bytes are consumed at the front without moving the rest until that pays off. */
+/* A growing byte buffer with a maximum. Writing past the maximum fails and changes
+ * nothing (the `bool` says so; `failed` stays set, so a writer of many parts may check
+ * once at the end). Bytes are consumed at the front without moving the rest until that
+ * pays off. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
@@ -30,7 +31,8 @@ static inline struct slice buf_slice(const struct buf *b)
 bool buf_append(struct buf *b, struct slice bytes);
 bool buf_append_str(struct buf *b, const char *text);
 bool buf_append_char(struct buf *b, char c);
-bool buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool buf_printf(struct buf *b, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Room for `len` bytes behind the tail, to be filled by read(2) and then claimed by
  * buf_commit; NULL when that would pass the maximum. */
 char *buf_reserve(struct buf *b, size_t len);

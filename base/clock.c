@@ -36,7 +36,8 @@ struct wall wall_now(void)
         read_environment();
     clock_gettime(CLOCK_REALTIME, &t);
     int64_t ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / NS_PER_MS;
-    return (struct wall){ms + atomic_load_explicit(&wall_offset_ms, memory_order_relaxed)};
+    return (struct wall){
+        ms + atomic_load_explicit(&wall_offset_ms, memory_order_relaxed)};
 }
 
 static void to_utc(struct wall t, struct tm *tm, int *ms_out)
@@ -71,7 +72,8 @@ void wall_format_rfc5322(struct wall t, char out[48])
     int ms;
     to_utc(t, &tm, &ms);
     snprintf(out, 48, "%s, %d %s %d %02d:%02d:%02d +0000 (UTC)", days[tm.tm_wday],
-        tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
+        tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
+        tm.tm_sec);
 }
 
 void duration_format(int64_t ms, char out[24])

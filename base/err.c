@@ -12,7 +12,8 @@ struct row {
 };
 
 static const struct row rows[] = {
-#define ERR(name, class, code, status, text) {#name, ERR_CLASS_##class, code, status, text},
+#define ERR(name, class, code, status, text)                                             \
+    {#name, ERR_CLASS_##class, code, status, text},
 #include "base/errors.def"
 #undef ERR
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The third kind of failure (the first two, our bugs and no memory, end the process): the
- * world said no. One table, errors.def, holds each error's class, SMTP code, enhanced status
- * code (RFC 3463) and text; the reply, the retry and the log line all follow from its row. */
+ * world said no. One table, errors.def, holds each error's class, SMTP code, enhanced
+ * status code (RFC 3463) and text; the reply, the retry and the log line all follow from
+ * its row. */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 

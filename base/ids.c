@@ -7,7 +7,8 @@
 
 static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
 
-void msg_id_source_init(struct msg_id_source *s, uint32_t node, uint32_t epoch, uint32_t lane)
+void msg_id_source_init(
+    struct msg_id_source *s, uint32_t node, uint32_t epoch, uint32_t lane)
 {
     INVARIANT(lane < 16);
     *s = (struct msg_id_source){.node = node, .epoch = epoch & 0xffffff, .lane = lane};

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Identities. A message ID is 128 bits: milliseconds since 1970 (48) | node (32) | epoch (24)
- * | counter (24), big-endian, so that ids sort by time and no two nodes, and no two runs of one
- * node, ever make the same. As text it is 26 characters of lower-case Crockford base32: safe
- * in a shell, a file name and a mail header, readable over the telephone.
- * A unit is one routing domain of a message: the piece that one node owns and delivers. */
+/* Identities. A message ID is 128 bits: milliseconds since 1970 (48) | node (32) | epoch
+ * (24) | counter (24), big-endian, so that ids sort by time and no two nodes, and no two
+ * runs of one node, ever make the same. As text it is 26 characters of lower-case
+ * Crockford base32: safe in a shell, a file name and a mail header, readable over the
+ * telephone. A unit is one routing domain of a message: the piece that one node owns and
+ * delivers. */
 #ifndef BASE_IDS_H
 #define BASE_IDS_H
 
@@ -37,7 +38,8 @@ struct msg_id_source {
     uint32_t counter;
     int64_t last_ms;
 };
-void msg_id_source_init(struct msg_id_source *s, uint32_t node, uint32_t epoch, uint32_t lane);
+void msg_id_source_init(
+    struct msg_id_source *s, uint32_t node, uint32_t epoch, uint32_t lane);
 struct msg_id msg_id_next(struct msg_id_source *s, struct wall now);
 /* The time in the id. */
 struct wall msg_id_time(struct msg_id id);

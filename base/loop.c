@@ -162,7 +162,8 @@ static void arm(struct timer *t)
     int64_t ns = t->at.ns - mono_now().ns;
     if (ns < 0)
         ns = 0;
-    struct timeval tv = {.tv_sec = ns / NS_PER_S, .tv_usec = (ns % NS_PER_S + 999) / 1000};
+    struct timeval tv = {
+        .tv_sec = ns / NS_PER_S, .tv_usec = (ns % NS_PER_S + 999) / 1000};
     if (tv.tv_usec == 1000000) {
         tv.tv_sec++;
         tv.tv_usec = 0;

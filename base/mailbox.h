@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How threads talk: many post, one receives. Mail is intrusive (embed `struct mail` in the
- * message), so posting never allocates and never fails. A lock-free stack; the receiver takes
- * all of it at once and handles it in the order it was posted. The receiver is woken through
- * an eventfd only when the box was empty.
- * Bounded: a requester keeps its own count of what it has under way; `mailbox_depth` tells
- * the load, for back-pressure at the place that creates work. */
+/* How threads talk: many post, one receives. Mail is intrusive (embed `struct mail` in
+ * the message), so posting never allocates and never fails. A lock-free stack; the
+ * receiver takes all of it at once and handles it in the order it was posted. The
+ * receiver is woken through an eventfd only when the box was empty. Bounded: a requester
+ * keeps its own count of what it has under way; `mailbox_depth` tells the load, for
+ * back-pressure at the place that creates work. */
 #ifndef BASE_MAILBOX_H
 #define BASE_MAILBOX_H
 

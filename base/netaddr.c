@@ -134,7 +134,8 @@ void netaddr_format(struct netaddr a, char out[NETADDR_TEXT_MAX])
 {
     char ip[NETADDR_TEXT_MAX];
     ipaddr_format(a.ip, ip);
-    snprintf(out, NETADDR_TEXT_MAX, a.ip.family == 6 ? "[%.46s]:%u" : "%.46s:%u", ip, a.port);
+    snprintf(
+        out, NETADDR_TEXT_MAX, a.ip.family == 6 ? "[%.46s]:%u" : "%.46s:%u", ip, a.port);
 }
 
 socklen_t netaddr_to_sockaddr(struct netaddr a, struct sockaddr_storage *out)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* IP addresses, ports and networks. An IPv4-mapped IPv6 address is turned into IPv4 the
- * moment it comes in, so that no rule about 192.0.2.0/24 can be walked around as ::ffff:192.0.2.1. */
+ * moment it comes in, so that no rule about 192.0.2.0/24 can be walked around as
+ * ::ffff:192.0.2.1. */
 #ifndef BASE_NETADDR_H
 #define BASE_NETADDR_H
 
@@ -43,8 +44,8 @@ void netaddr_format(struct netaddr a, char out[NETADDR_TEXT_MAX]);
 socklen_t netaddr_to_sockaddr(struct netaddr a, struct sockaddr_storage *out);
 bool netaddr_from_sockaddr(const struct sockaddr *sa, struct netaddr *out);
 
-/* "10.0.0.0/8", "[::1]/128", "2001:db8::/32", or an address alone (all bits). Bits behind the
- * prefix are cleared. */
+/* "10.0.0.0/8", "[::1]/128", "2001:db8::/32", or an address alone (all bits). Bits behind
+ * the prefix are cleared. */
 bool cidr_parse(struct slice text, struct cidr *out);
 bool cidr_contains(struct cidr net, struct ipaddr ip);
 void cidr_format(struct cidr net, char out[NETADDR_TEXT_MAX]);

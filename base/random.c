@@ -7,7 +7,8 @@
 
 #include "base/alloc.h"
 
-/* A small pool per thread: jitter and ids ask often, and a system call each would show. */
+/* A small pool per thread: jitter and ids ask often, and a system call each would show.
+ */
 #define POOL_BYTES 512
 static _Thread_local unsigned char pool[POOL_BYTES];
 static _Thread_local size_t pool_left;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The settings: one YAML file, read into one immutable object. A reload builds a new one and
- * swaps it; whoever began with the old one keeps its reference.
- * Scalars are declared in params.def; lists (listeners, routes, ...) are here. All strings
- * live in the object's arena. Reading checks syntax, units, ranges and unknown keys; what
- * needs the file system, keys or policy (open relay) is checked by node/intake. */
+/* The settings: one YAML file, read into one immutable object. A reload builds a new one
+ * and swaps it; whoever began with the old one keeps its reference. Scalars are declared
+ * in params.def; lists (listeners, routes, ...) are here. All strings live in the
+ * object's arena. Reading checks syntax, units, ranges and unknown keys; what needs the
+ * file system, keys or policy (open relay) is checked by node/intake. */
 #ifndef BASE_SETTINGS_H
 #define BASE_SETTINGS_H
 
@@ -28,11 +28,19 @@ struct rate {
     PARAM_FIELD_##type(name)
 
 enum service { SERVICE_MX, SERVICE_SUBMISSION };
-enum listener_tls { LISTENER_TLS_NONE, LISTENER_TLS_OPTIONAL, LISTENER_TLS_REQUIRED,
-    LISTENER_TLS_IMPLICIT };
+enum listener_tls {
+    LISTENER_TLS_NONE,
+    LISTENER_TLS_OPTIONAL,
+    LISTENER_TLS_REQUIRED,
+    LISTENER_TLS_IMPLICIT
+};
 enum line_ends { LINE_ENDS_REJECT, LINE_ENDS_NORMALISE };
-enum delivery_tls { DELIVERY_TLS_NONE, DELIVERY_TLS_MAY, DELIVERY_TLS_ENCRYPT,
-    DELIVERY_TLS_VERIFY };
+enum delivery_tls {
+    DELIVERY_TLS_NONE,
+    DELIVERY_TLS_MAY,
+    DELIVERY_TLS_ENCRYPT,
+    DELIVERY_TLS_VERIFY
+};
 enum recipients_rule { RECIPIENTS_ANY, RECIPIENTS_VERIFY, RECIPIENTS_FILE };
 enum verify_down { VERIFY_DOWN_ACCEPT_KNOWN, VERIFY_DOWN_ACCEPT, VERIFY_DOWN_DEFER };
 
@@ -69,7 +77,7 @@ struct next_hop {
         const char *host; /* "" when numeric */
         struct netaddr address;
         uint16_t port;
-    } *hops;
+    } * hops;
     unsigned hop_count;
 };
 
@@ -111,23 +119,37 @@ struct stub_settings {
 struct settings {
     struct arena *arena;
     const char *file;
-    PARAMS_top(PARAM_FIELD)
-    struct { PARAMS_log(PARAM_FIELD) } log;
-    struct { PARAMS_queue(PARAM_FIELD) } queue;
-    struct { PARAMS_history(PARAM_FIELD) } history;
-    struct { PARAMS_tls(PARAM_FIELD) } tls;
+    PARAMS_top(PARAM_FIELD) struct {
+        PARAMS_log(PARAM_FIELD)
+    } log;
     struct {
-        PARAMS_resolver(PARAM_FIELD)
-        struct netaddr *forward;
+        PARAMS_queue(PARAM_FIELD)
+    } queue;
+    struct {
+        PARAMS_history(PARAM_FIELD)
+    } history;
+    struct {
+        PARAMS_tls(PARAM_FIELD)
+    } tls;
+    struct {
+        PARAMS_resolver(PARAM_FIELD) struct netaddr *forward;
         unsigned forward_count;
         struct stub_settings *stubs;
         unsigned stub_count;
         struct text_list insecure;
     } resolver;
-    struct { PARAMS_users(PARAM_FIELD) } users;
-    struct { PARAMS_retry(PARAM_FIELD) } retry;
-    struct { PARAMS_limits(PARAM_FIELD) } limits;
-    struct { PARAMS_delivery(PARAM_FIELD) } delivery;
+    struct {
+        PARAMS_users(PARAM_FIELD)
+    } users;
+    struct {
+        PARAMS_retry(PARAM_FIELD)
+    } retry;
+    struct {
+        PARAMS_limits(PARAM_FIELD)
+    } limits;
+    struct {
+        PARAMS_delivery(PARAM_FIELD)
+    } delivery;
     struct {
         struct text_list names;
         struct ipaddr *addresses;
@@ -161,29 +183,29 @@ void settings_problem(struct settings_problems *p, const char *file, int line,
     const char *key, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /* Reads and checks. NULL when there are problems; the caller owns the one reference. An
- * unknown key names the nearest valid one; a key of FACE that this version has not built is
- * refused by name. */
+ * unknown key names the nearest valid one; a key of FACE that this version has not built
+ * is refused by name. */
 struct settings *settings_read(const char *file, struct settings_problems *problems);
 /* The same from memory; `file` only names it. */
 struct settings *settings_parse(
     struct slice yaml, const char *file, struct settings_problems *problems);
 struct settings *settings_ref(struct settings *s);
 void settings_unref(struct settings *s);
-/* The effective settings as YAML that settings_parse reads back to the same. No secrets are in
- * there, only file names. */
+/* The effective settings as YAML that settings_parse reads back to the same. No secrets
+ * are in there, only file names. */
 void settings_print(const struct settings *s, struct buf *out);
 /* 64-bit hash over the settings that must agree in the cluster. */
 uint64_t settings_cluster_hash(const struct settings *s);
 
-/* Appends, a line each, the settings that differ between the two and take effect only at the
- * next start; returns how many. For the log line of a reload. */
+/* Appends, a line each, the settings that differ between the two and take effect only at
+ * the next start; returns how many. For the log line of a reload. */
 unsigned settings_need_restart(
     const struct settings *old, const struct settings *new, struct buf *out);
 /* The settings section of baton.yaml(5), in mdoc, from the table. */
 void settings_document(struct buf *out);
 
-/* The machine's fully qualified name: gethostname if it has a dot, else the name for it in
- * /etc/hosts or /etc/mailname. False when none of them knows; `out` of 256 bytes. */
+/* The machine's fully qualified name: gethostname if it has a dot, else the name for it
+ * in /etc/hosts or /etc/mailname. False when none of them knows; `out` of 256 bytes. */
 bool settings_find_hostname(char out[256]);
 
 /* "30s" "5m" "1h30m" "4d" "250ms", "0"; "50MB" (1000s), "64KiB" (1024s), "512" (bytes);

@@ -214,8 +214,7 @@ bool param_set(
     case PARAM_RATE:
         return set_rate(p, field, text, why);
     }
-    INVARIANT(!"a parameter without a type");
-    return false;
+    return false; /* not reached: the table has no other type */
 }
 
 static void print_value(const struct param *p, const void *field, char out[64])
@@ -237,7 +236,7 @@ static void print_value(const struct param *p, const void *field, char out[64])
         rate_print(*(const struct rate *)field, out);
         return;
     case PARAM_TEXT:
-        INVARIANT(!"texts are printed by print_text");
+        out[0] = '\0'; /* texts are printed by print_text */
     }
 }
 

@@ -28,7 +28,8 @@ bool slice_starts_nocase(struct slice s, struct slice prefix)
 
 bool slice_ends_nocase(struct slice s, struct slice suffix)
 {
-    return s.len >= suffix.len && slice_eq_nocase(slice_from(s, s.len - suffix.len), suffix);
+    return s.len >= suffix.len &&
+           slice_eq_nocase(slice_from(s, s.len - suffix.len), suffix);
 }
 
 int slice_cmp(struct slice a, struct slice b)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A slice is a borrowed run of bytes: pointer and length, unterminated, may hold NUL.
- * Text from the wire, a file or DNS is a slice until somebody copies it. It never owns. */
+ * Text from the wire, a file or DNS is a slice until somebody copies it. It never owns.
+ */
 #ifndef BASE_SLICE_H
 #define BASE_SLICE_H
 
@@ -60,10 +61,12 @@ size_t slice_find(struct slice s, char c);
 size_t slice_rfind(struct slice s, char c);
 /* Without blanks and tabs (and CR, LF) at both ends. */
 struct slice slice_trim(struct slice s);
-/* Decimal digits only, all of the slice, no sign, at most `max`. False leaves *out alone. */
+/* Decimal digits only, all of the slice, no sign, at most `max`. False leaves *out alone.
+ */
 bool slice_u64(struct slice s, uint64_t max, uint64_t *out);
-/* 64-bit hash keyed per process (SipHash-like quality is not needed inside one process, but
- * the key keeps strangers from choosing collisions). nocase folds ASCII letters first. */
+/* 64-bit hash keyed per process (SipHash-like quality is not needed inside one process,
+ * but the key keeps strangers from choosing collisions). nocase folds ASCII letters
+ * first. */
 uint64_t slice_hash(struct slice s, uint64_t key);
 uint64_t slice_hash_nocase(struct slice s, uint64_t key);
 

@@ -17,10 +17,12 @@ struct job {
 };
 
 /* `queue_max`: jobs waiting beyond which workers_submit refuses. */
-struct workers *workers_new(unsigned threads, unsigned queue_max, const char *thread_name);
+struct workers *workers_new(
+    unsigned threads, unsigned queue_max, const char *thread_name);
 /* Finishes what runs and what waits, then joins. */
 void workers_free(struct workers *w);
-/* False when the queue is full: the caller sheds load. Fill run, done and reply_to first. */
+/* False when the queue is full: the caller sheds load. Fill run, done and reply_to first.
+ */
 bool workers_submit(struct workers *w, struct job *job);
 unsigned workers_waiting(struct workers *w);
 

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler's inner objects: groups, destinations and session slots. For schedule*.c.
+ */
+#ifndef NODE_DELIVERY_DESTINATION_H
+#define NODE_DELIVERY_DESTINATION_H
+
+#include <pthread.h>
+
+#include "node/delivery/schedule.h"
+#include "node/delivery/units.h"
+
+#define TABLE_BUCKETS 4096
+#define BATCH_MAX 32
+/* Units that are being settled without an attempt at one time. */
+#define FAILING_MAX 256
+#define WINDOW_FIRST 2
+
+enum route_state { ROUTE_NONE, ROUTE_ASKED, ROUTE_KNOWN };
+
+struct group {
+    LIST_ENTRY(group) bucket;
+    TAILQ_ENTRY(group) turn;    /* of its destination; in it while it has ready units */
+    TAILQ_ENTRY(group) failing; /* of the schedule */
+    LIST_ENTRY(group) member;   /* of its destination */
+    struct schedule *schedule;
+    struct slice domain;
+    int rule;
+    struct unit_line ready;
+    struct unit_line failed; /* waiting, and tried at once when the destination answers */
+    unsigned ready_count;
+    uint64_t unit_count;
+    enum route_state route_state;
+    struct route *route;
+    struct destination *destination;
+    struct failure_note *failure; /* being worked off */
+    bool in_turn;
+};
+
+struct session_slot {
+    TAILQ_ENTRY(session_slot) link;
+    struct destination *destination;
+    struct delivery *delivery;
+    struct delivery_loop *loop;
+    bool opened, idle, hungry;
+};
+
+struct destination {
+    LIST_ENTRY(destination) bucket;
+    LIST_HEAD(, group) members;
+    uint64_t key;
+    TAILQ_HEAD(, group) turns;
+    TAILQ_HEAD(, session_slot) sessions;
+    unsigned session_count, idle_count, group_count;
+    unsigned ready_count;
+    unsigned window;    /* sessions that may be open */
+    unsigned successes; /* since the window last grew */
+    unsigned failures;  /* set-ups failed in a row */
+    struct mono down_until;
+    struct failure_note down_why;
+    struct dead_address dead[DEAD_ADDRESSES_MAX];
+    unsigned dead_count;
+};
+
+LIST_HEAD(group_list, group);
+LIST_HEAD(destination_list, destination);
+
+struct schedule {
+    struct delivery_env *env;
+    struct settings *settings;
+    struct router *router;
+    struct loop *loop;
+    pthread_t thread;
+    bool started;
+    struct units *units;
+    struct group_list groups[TABLE_BUCKETS];
+    struct destination_list destinations[TABLE_BUCKETS];
+    TAILQ_HEAD(, group) failing;
+    uint64_t hash_key;
+    struct delivery_loop **loops;
+    unsigned loop_count;
+    struct timer due_timer;
+    struct timer sweep_timer;
+    unsigned sweep_round;
+    unsigned session_count, destination_count, failing_active;
+    uint64_t active, ready, held, hot_bytes;
+    uint8_t generation; /* of the settings; a unit of another one is matched anew */
+    bool match_needs_message;
+    bool stopping;
+    struct mono stop_at;
+    pthread_mutex_t stats_lock;
+    struct schedule_stats stats;
+};
+
+/* schedule_group.c */
+struct group *group_find(struct schedule *s, struct slice domain, int rule);
+/* For a group that was taken out of the table. */
+void group_set_rule(struct group *g, int rule);
+void group_add_ready(struct group *g, struct sched_unit *unit);
+/* NULL when none is ready. The unit becomes ACTIVE. */
+struct sched_unit *group_take_ready(struct group *g);
+/* Asks for the route if it is not known, then hands the group's units to its
+ * destination or to their failure. */
+void group_advance(struct group *g);
+void group_forget_if_empty(struct group *g);
+void group_fail(struct group *g, const struct failure_note *why);
+void groups_fail_some(struct schedule *s);
+void group_leave_destination(struct group *g);
+/* A reload or a TTL: the next look asks again. */
+void group_drop_route(struct group *g);
+
+/* schedule_destination.c */
+struct destination *destination_find(struct schedule *s, uint64_t key);
+void destination_dispatch(struct schedule *s, struct destination *d);
+void destination_forget_if_empty(struct schedule *s, struct destination *d);
+void destination_success(struct schedule *s, struct destination *d);
+void destination_session_event(struct schedule *s, struct session_event *e);
+bool destination_is_down(const struct destination *d);
+
+/* schedule.c */
+struct delivery_loop *schedule_least_busy(struct schedule *s);
+struct parcel *schedule_make_parcel(struct schedule *s, struct sched_unit *unit);
+void schedule_unit_due(struct schedule *s, struct sched_unit *unit);
+void schedule_unit_wait(struct schedule *s, struct sched_unit *unit, int64_t due_ms);
+
+#endif

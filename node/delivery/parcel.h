@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A parcel is one attempt on one unit, as it travels: the scheduler makes it, a loop
+ * delivers (or only settles) it, and it comes home to the scheduler with its result. One
+ * owner at a time. */
+#ifndef NODE_DELIVERY_PARCEL_H
+#define NODE_DELIVERY_PARCEL_H
+
+#include "base/log.h"
+#include "node/delivery/rights.h"
+
+struct sched_unit;
+struct schedule;
+
+enum parcel_result {
+    PARCEL_SETTLED,  /* all recipients final: the unit is gone */
+    PARCEL_DEFERRED, /* due again at next_due */
+    PARCEL_REQUEUE,  /* not touched: ready at once, for another session */
+    PARCEL_REROUTE,  /* not touched: read, so that its route rule can be matched */
+};
+
+/* What became of one recipient in this attempt. */
+struct fate {
+    enum err err;
+    bool tried;
+    bool possible_duplicate;
+    bool relayed; /* delivered to a hop without DSN */
+    uint16_t code;
+    char status[12];    /* "5.1.1" */
+    struct slice reply; /* in the parcel's arena */
+};
+
+struct parcel {
+    struct mail mail;
+    struct parcel *next;
+    struct schedule *schedule;
+    struct sched_unit *unit; /* the scheduler's alone */
+    struct unit_id id;
+    struct message *hot; /* the message with its body, or NULL: read it from disk */
+    struct unit_record *record; /* when it was read from disk */
+    struct arena *arena;        /* of fates; made when needed */
+    struct attempt attempt;
+    struct fate *fates; /* one per recipient of the unit, by position */
+    char mx[256];       /* host of the attempt, or "" */
+    char ip[NETADDR_TEXT_MAX];
+    const char *tls;      /* "TLSv1.3", "" in clear; static text */
+    bool check_rule;      /* come home as PARCEL_REROUTE once the message is read */
+    bool without_session; /* it is only settled */
+    /* result */
+    enum parcel_result result;
+    struct wall next_due;
+    bool connection_failed; /* deferred because no hop could be reached or spoken to */
+    struct message **dsns;  /* durable now: to be scheduled */
+    unsigned dsn_count;
+};
+
+struct parcel *parcel_new(
+    struct sched_unit *unit, struct unit_id id, struct message *hot);
+/* Accepts NULL. */
+void parcel_free(struct parcel *parcel);
+
+/* The unit as the attempt sees it, whether fresh or read from disk. Valid when hot or
+ * record is there. */
+const struct message *parcel_message(const struct parcel *parcel);
+const struct message_unit *parcel_unit(const struct parcel *parcel);
+unsigned parcel_rcpt_count(const struct parcel *parcel);
+/* The record of recipient `i`; for fresh mail one is made up: QUEUED, no attempts. */
+struct rcpt_record parcel_rcpt(const struct parcel *parcel, unsigned i);
+/* Is it to be tried now? Not when final, nor when in doubt and not yet due. */
+bool parcel_rcpt_open(const struct parcel *parcel, unsigned i, struct wall now);
+/* Makes the fates' array; all untried. */
+void parcel_begin_fates(struct parcel *parcel);
+/* Copies; `reply` is cut to 500 bytes. */
+void parcel_set_fate(struct parcel *parcel, unsigned i, enum err err, unsigned code,
+    struct slice status, struct slice reply);
+/* The same fate for every open recipient that has none yet. An empty status takes the
+ * error's own, an empty reply its text. */
+void parcel_fail_all(struct parcel *parcel, enum err err, unsigned code,
+    struct slice status, struct slice reply);
+
+#endif

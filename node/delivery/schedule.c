@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/delivery/schedule.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "node/delivery/destination.h"
+
+#define SWEEP_MS 1000
+#define EXPIRY_SWEEPS 60
+/* Clock not trusted: look again later, do not expire. */
+#define CLOCK_WAIT_MS 600000
+/* An envelope in memory, roughly. */
+#define ENVELOPE_BYTES 2048
+
+struct delivery_loop *schedule_least_busy(struct schedule *s)
+{
+    struct delivery_loop *best = s->loops[0];
+    for (unsigned i = 1; i < s->loop_count; i++)
+        if (delivery_loop_load(s->loops[i]) < delivery_loop_load(best))
+            best = s->loops[i];
+    return best;
+}
+
+static void forget_hot(struct schedule *s, struct sched_unit *unit)
+{
+    message_unref(unit->hot);
+    unit->hot = NULL;
+    s->hot_bytes -= unit->hot_bytes;
+    unit->hot_bytes = 0;
+}
+
+struct parcel *schedule_make_parcel(struct schedule *s, struct sched_unit *unit)
+{
+    struct parcel *parcel = parcel_new(unit, unit->id, unit->hot);
+    parcel->check_rule =
+        !unit->hot && s->match_needs_message && unit->generation != s->generation;
+    return parcel;
+}
+
+/* --- waiting --- */
+
+static void arm_due(struct schedule *s)
+{
+    const struct sched_unit *next = units_next_due(s->units);
+    if (!next || s->stopping) {
+        timer_cancel(&s->due_timer);
+        return;
+    }
+    int64_t wait = next->due_ms - wall_now().ms;
+    /* Wall time may jump: never sleep past a minute on its word. */
+    wait = wait < 0 ? 0 : wait > 60000 ? 60000 : wait;
+    timer_set(&s->due_timer, mono_add_ms(mono_now(), wait));
+}
+
+void schedule_unit_wait(struct schedule *s, struct sched_unit *unit, int64_t due_ms)
+{
+    units_wait(s->units, unit, due_ms);
+    if (units_next_due(s->units) == unit)
+        arm_due(s);
+}
+
+static void leave_failed_line(struct sched_unit *unit)
+{
+    if (unit->connection_failed)
+        TAILQ_REMOVE(&unit->group->failed, unit, line);
+    unit->connection_failed = false;
+}
+
+static void expire_held(struct schedule *s, struct sched_unit *unit)
+{
+    if (!rights_clock_trusted(s->env->rights, wall_now())) {
+        units_wait(s->units, unit, wall_now().ms + CLOCK_WAIT_MS);
+        return;
+    }
+    struct failure_note why = {.err = ERR_EXPIRED};
+    snprintf(why.text, sizeof(why.text), "held until its lifetime was over");
+    units_unwait(s->units, unit);
+    s->held--;
+    group_add_ready(unit->group, unit);
+    group_fail(unit->group, &why);
+}
+
+void schedule_unit_due(struct schedule *s, struct sched_unit *unit)
+{
+    if (unit->place == UNIT_HELD) {
+        expire_held(s, unit);
+        return;
+    }
+    leave_failed_line(unit);
+    group_add_ready(unit->group, unit);
+    group_advance(unit->group);
+}
+
+static void due_fired(struct timer *t)
+{
+    struct schedule *s = CONTAINER_OF(t, struct schedule, due_timer);
+    int64_t now = wall_now().ms;
+    struct sched_unit *unit;
+    for (unsigned n = 0; n < 4096 && !s->stopping; n++) {
+        unit = units_next_due(s->units);
+        if (!unit || unit->due_ms > now)
+            break;
+        schedule_unit_due(s, unit);
+    }
+    arm_due(s);
+}
+
+/* --- what comes in --- */
+
+static struct group *group_of_message(
+    struct schedule *s, const struct message *m, unsigned unit)
+{
+    struct route_facts facts = {.domain = m->units[unit].domain,
+        .sender = m->reverse_path,
+        .user = m->user,
+        .listener = m->listener};
+    return group_find(s, facts.domain, router_match(s->router, &facts));
+}
+
+static void keep_hot(struct schedule *s, struct sched_unit *unit, struct message *m)
+{
+    uint64_t bytes = ENVELOPE_BYTES;
+    if (!m->body)
+        return;
+    bytes += body_memory(m->body) / m->unit_count;
+    if (bytes > UINT32_MAX || s->hot_bytes + bytes > s->settings->queue.memory_bytes)
+        return;
+    unit->hot = message_ref(m);
+    unit->hot_bytes = (uint32_t)bytes;
+    s->hot_bytes += bytes;
+}
+
+static void add_message(struct schedule *s, struct message *m)
+{
+    for (unsigned i = 0; i < m->unit_count; i++) {
+        struct group *g = group_of_message(s, m, i);
+        struct unit_id id = {m->id, m->units[i].unit};
+        struct sched_unit *unit = units_add(s->units, id);
+        unit->group = g;
+        unit->generation = s->generation;
+        unit->expires_ms = m->units[i].expires.ms;
+        g->unit_count++;
+        keep_hot(s, unit, m);
+        group_add_ready(g, unit);
+        group_advance(g);
+    }
+}
+
+struct accepted_note {
+    struct mail mail;
+    struct schedule *schedule;
+    struct message *message;
+};
+
+static void accepted_arrived(struct mail *mail, void *owner)
+{
+    struct accepted_note *note = CONTAINER_OF(mail, struct accepted_note, mail);
+    (void)owner;
+    add_message(note->schedule, note->message);
+    message_unref(note->message);
+    free(note);
+}
+
+void schedule_accepted(struct schedule *s, struct message *m)
+{
+    struct accepted_note *note = mem_alloc(sizeof(*note));
+    note->schedule = s;
+    note->message = message_ref(m);
+    mailbox_post(loop_mailbox(s->loop), &note->mail, accepted_arrived);
+}
+
+void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
+{
+    struct route_facts facts = {.domain = found->domain};
+    struct group *g = group_find(s, found->domain, router_match(s->router, &facts));
+    struct sched_unit *unit = units_add(s->units, found->id);
+    unit->group = g;
+    unit->expires_ms = found->expires.ms;
+    g->unit_count++;
+    unit->place = found->held ? UNIT_HELD : UNIT_WAITING;
+    s->held += found->held;
+    units_wait(s->units, unit, found->held ? found->expires.ms : found->next_due.ms);
+}
+
+/* --- what comes back --- */
+
+static void unit_gone(struct schedule *s, struct sched_unit *unit)
+{
+    struct group *g = unit->group;
+    forget_hot(s, unit);
+    units_remove(s->units, unit);
+    g->unit_count--;
+    group_forget_if_empty(g);
+}
+
+static void unit_deferred(
+    struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
+{
+    forget_hot(s, unit);
+    unit->place = UNIT_WAITING;
+    unit->connection_failed = parcel->connection_failed;
+    if (unit->connection_failed)
+        TAILQ_INSERT_TAIL(&unit->group->failed, unit, line);
+    schedule_unit_wait(s, unit, parcel->next_due.ms);
+}
+
+/* The message was read: now all that rules look at is known. */
+static void unit_rerouted(
+    struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
+{
+    struct group *old = unit->group;
+    struct group *g = group_of_message(s, parcel_message(parcel), 0);
+    unit->group = g;
+    unit->generation = s->generation;
+    g->unit_count++;
+    old->unit_count--;
+    group_add_ready(g, unit);
+    group_forget_if_empty(old);
+    group_advance(g);
+}
+
+static void parcel_home(struct mail *mail, void *owner)
+{
+    struct parcel *parcel = CONTAINER_OF(mail, struct parcel, mail);
+    struct schedule *s = parcel->schedule;
+    struct sched_unit *unit = parcel->unit;
+    (void)owner;
+    s->active--;
+    if (parcel->without_session)
+        s->failing_active--;
+    for (unsigned i = 0; i < parcel->dsn_count; i++) {
+        add_message(s, parcel->dsns[i]);
+        message_unref(parcel->dsns[i]);
+    }
+    if (parcel->result == PARCEL_SETTLED ||
+        (parcel->result == PARCEL_DEFERRED && !parcel->connection_failed))
+        if (unit->group->destination && !parcel->without_session)
+            destination_success(s, unit->group->destination);
+    if (parcel->result == PARCEL_SETTLED) {
+        unit_gone(s, unit);
+    } else if (parcel->result == PARCEL_DEFERRED) {
+        unit_deferred(s, unit, parcel);
+    } else if (parcel->result == PARCEL_REROUTE) {
+        unit_rerouted(s, unit, parcel);
+    } else {
+        group_add_ready(unit->group, unit);
+        group_advance(unit->group);
+    }
+    groups_fail_some(s);
+    parcel_free(parcel);
+}
+
+void schedule_parcel_home(struct schedule *s, struct parcel *parcel)
+{
+    parcel->schedule = s;
+    mailbox_post(loop_mailbox(s->loop), &parcel->mail, parcel_home);
+}
+
+static void event_arrived(struct mail *mail, void *owner)
+{
+    struct session_event *event = CONTAINER_OF(mail, struct session_event, mail);
+    struct schedule *s = event->schedule;
+    (void)owner;
+    destination_session_event(s, event);
+    if (s->stopping && s->session_count == 0 && s->active == 0)
+        loop_stop(s->loop);
+}
+
+void schedule_session_event(struct schedule *s, struct session_event *event)
+{
+    event->schedule = s;
+    mailbox_post(loop_mailbox(s->loop), &event->mail, event_arrived);
+}
+
+/* --- once a second --- */
+
+static void publish_stats(struct schedule *s)
+{
+    struct schedule_stats now = {.units = units_count(s->units),
+        .due = s->ready + s->active,
+        .held = s->held,
+        .active = s->active,
+        .hot_bytes = s->hot_bytes,
+        .memory_bytes = units_memory(s->units),
+        .destinations = s->destination_count,
+        .sessions = s->session_count};
+    pthread_mutex_lock(&s->stats_lock);
+    s->stats = now;
+    pthread_mutex_unlock(&s->stats_lock);
+    metric_set(METRIC_queue_units, (int64_t)now.units);
+    metric_set(METRIC_queue_due, (int64_t)now.due);
+    metric_set(METRIC_queue_held, (int64_t)now.held);
+}
+
+/* Mail that stands in line past its lifetime: a destination that takes little can keep it
+ * from ever being tried again, and expiry acts in every state. */
+static void expire_ready(struct schedule *s, struct group *g, int64_t now_ms)
+{
+    struct failure_note why = {.err = ERR_EXPIRED};
+    struct sched_unit *unit, *next;
+    snprintf(why.text, sizeof(why.text),
+        "lifetime over while waiting for a connection to the destination");
+    for (unit = TAILQ_FIRST(&g->ready); unit; unit = next) {
+        next = TAILQ_NEXT(unit, line);
+        if (unit->expires_ms > now_ms || s->failing_active >= FAILING_MAX)
+            continue;
+        TAILQ_REMOVE(&g->ready, unit, line);
+        TAILQ_INSERT_HEAD(&g->ready, unit, line);
+        struct parcel *parcel = schedule_make_parcel(s, group_take_ready(g));
+        parcel->without_session = true;
+        s->failing_active++;
+        delivery_fail(schedule_least_busy(s), s->settings, parcel, &why);
+    }
+}
+
+static void expiry_sweep(struct schedule *s)
+{
+    struct wall now = wall_now();
+    if (!rights_clock_trusted(s->env->rights, now))
+        return;
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct group *g;
+        LIST_FOREACH (g, &s->groups[i], bucket)
+            if (g->ready_count > 0 && !g->failure)
+                expire_ready(s, g, now.ms);
+    }
+}
+
+static void abort_sessions(struct schedule *s)
+{
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct destination *d;
+        LIST_FOREACH (d, &s->destinations[i], bucket) {
+            struct session_slot *slot;
+            TAILQ_FOREACH (slot, &d->sessions, link)
+                delivery_abort(slot->delivery);
+        }
+    }
+}
+
+static void look_at_stop(struct schedule *s)
+{
+    if (s->session_count == 0 && s->active == 0) {
+        loop_stop(s->loop);
+    } else if (mono_now().ns > s->stop_at.ns) {
+        rights_close_gate(s->env->rights);
+        abort_sessions(s);
+        s->stop_at = mono_add_ms(mono_now(), 1000);
+    }
+}
+
+static void sweep_fired(struct timer *t)
+{
+    struct schedule *s = CONTAINER_OF(t, struct schedule, sweep_timer);
+    publish_stats(s);
+    if (s->stopping)
+        look_at_stop(s);
+    else if (++s->sweep_round % EXPIRY_SWEEPS == 0)
+        expiry_sweep(s);
+    timer_set(&s->sweep_timer, mono_add_ms(mono_now(), s->stopping ? 50 : SWEEP_MS));
+}
+
+/* --- life --- */
+
+static bool rules_need_message(const struct settings *settings)
+{
+    for (unsigned i = 0; i < settings->route_count; i++) {
+        const struct route_settings *r = &settings->routes[i];
+        if (r->sender[0] || r->user[0] || r->listener[0])
+            return true;
+    }
+    return false;
+}
+
+struct schedule *schedule_new(struct delivery_env *env, struct settings *settings)
+{
+    struct schedule *s = mem_zalloc(sizeof(*s));
+    s->env = env;
+    s->settings = settings;
+    s->loop = loop_new();
+    struct route_dns dns = {.resolver = env->resolver};
+    s->router = router_new(s->loop, &dns, settings);
+    s->generation = 1;
+    s->match_needs_message = rules_need_message(settings);
+    s->units = units_new();
+    s->hash_key = random_u64();
+    TAILQ_INIT(&s->failing);
+    pthread_mutex_init(&s->stats_lock, NULL);
+    timer_init(&s->due_timer, s->loop, due_fired);
+    timer_init(&s->sweep_timer, s->loop, sweep_fired);
+    env->schedule = s;
+    return s;
+}
+
+static void *run(void *arg)
+{
+    struct schedule *s = arg;
+    arm_due(s);
+    timer_set(&s->sweep_timer, mono_add_ms(mono_now(), SWEEP_MS));
+    loop_run(s->loop);
+    log_flush();
+    return NULL;
+}
+
+static void flush_log(void *ctx)
+{
+    (void)ctx;
+    log_flush();
+}
+
+void schedule_start(struct schedule *s, struct delivery_loop **loops, unsigned loop_count)
+{
+    s->loops = loops;
+    s->loop_count = loop_count;
+    loop_after_round(s->loop, flush_log, NULL);
+    if (pthread_create(&s->thread, NULL, run, s) != 0)
+        die("baton: cannot start the scheduler thread");
+    pthread_setname_np(s->thread, "scheduler");
+    s->started = true;
+}
+
+struct reload_note {
+    struct mail mail;
+    struct schedule *schedule;
+    struct settings *settings;
+};
+
+/* Rules may have moved. Where the domain alone decides, a group gets its new rule here;
+ * where the message has a say, each unit finds its own when it is read next. */
+static void rematch_groups(struct schedule *s)
+{
+    struct group_list all = LIST_HEAD_INITIALIZER(all);
+    struct group *g;
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        while ((g = LIST_FIRST(&s->groups[i]))) {
+            LIST_REMOVE(g, bucket);
+            LIST_INSERT_HEAD(&all, g, bucket);
+        }
+    }
+    while ((g = LIST_FIRST(&all))) {
+        struct route_facts facts = {.domain = g->domain};
+        LIST_REMOVE(g, bucket);
+        group_drop_route(g);
+        group_set_rule(g, router_match(s->router, &facts));
+        group_advance(g);
+    }
+}
+
+static void reload_arrived(struct mail *mail, void *owner)
+{
+    struct reload_note *note = CONTAINER_OF(mail, struct reload_note, mail);
+    struct schedule *s = note->schedule;
+    (void)owner;
+    router_reload(s->router, note->settings);
+    settings_unref(s->settings);
+    s->settings = note->settings;
+    s->generation++;
+    s->match_needs_message = rules_need_message(s->settings);
+    rematch_groups(s);
+    free(note);
+}
+
+void schedule_reload(struct schedule *s, struct settings *settings)
+{
+    struct reload_note *note = mem_alloc(sizeof(*note));
+    note->schedule = s;
+    note->settings = settings_ref(settings);
+    mailbox_post(loop_mailbox(s->loop), &note->mail, reload_arrived);
+}
+
+struct stop_note {
+    struct mail mail;
+    struct schedule *schedule;
+    int64_t timeout_ms;
+};
+
+static void stop_arrived(struct mail *mail, void *owner)
+{
+    struct stop_note *note = CONTAINER_OF(mail, struct stop_note, mail);
+    struct schedule *s = note->schedule;
+    (void)owner;
+    s->stopping = true;
+    s->stop_at = mono_add_ms(mono_now(), note->timeout_ms);
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct destination *d;
+        LIST_FOREACH (d, &s->destinations[i], bucket) {
+            struct session_slot *slot;
+            TAILQ_FOREACH (slot, &d->sessions, link)
+                delivery_quit(slot->delivery);
+        }
+    }
+    timer_set(&s->sweep_timer, mono_now());
+    free(note);
+}
+
+void schedule_stop(struct schedule *s, int64_t timeout_ms)
+{
+    struct stop_note *note = mem_alloc(sizeof(*note));
+    note->schedule = s;
+    note->timeout_ms = timeout_ms;
+    if (!s->started) {
+        free(note);
+        return;
+    }
+    mailbox_post(loop_mailbox(s->loop), &note->mail, stop_arrived);
+    pthread_join(s->thread, NULL);
+    s->started = false;
+}
+
+static void free_groups(struct schedule *s)
+{
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct group *g;
+        while ((g = LIST_FIRST(&s->groups[i]))) {
+            struct sched_unit *unit;
+            TAILQ_FOREACH (unit, &g->ready, line) {
+                message_unref(unit->hot);
+                unit->hot = NULL;
+            }
+            g->unit_count = 0;
+            g->ready_count = 0;
+            free(g->failure);
+            g->failure = NULL;
+            g->route_state = g->route_state == ROUTE_ASKED ? ROUTE_NONE : g->route_state;
+            group_forget_if_empty(g);
+        }
+    }
+}
+
+void schedule_free(struct schedule *s)
+{
+    if (!s)
+        return;
+    free_groups(s);
+    timer_fini(&s->due_timer);
+    timer_fini(&s->sweep_timer);
+    router_stop(s->router);
+    while (router_pending(s->router) > 0) {
+        mailbox_wait(loop_mailbox(s->loop), 1000);
+        mailbox_drain(loop_mailbox(s->loop));
+    }
+    router_free(s->router);
+    loop_free(s->loop);
+    units_free(s->units);
+    settings_unref(s->settings);
+    pthread_mutex_destroy(&s->stats_lock);
+    free(s);
+}
+
+struct schedule_stats schedule_stats(struct schedule *s)
+{
+    pthread_mutex_lock(&s->stats_lock);
+    struct schedule_stats stats = s->stats;
+    pthread_mutex_unlock(&s->stats_lock);
+    return stats;
+}

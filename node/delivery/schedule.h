@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler: one thread that knows every unit of the queue, when it is due, and which
+ * destination it goes to. Units of one routing domain stand in one line (a group); groups
+ * that lead to the same MX set share a destination; a destination has sessions, as many
+ * as its window allows, which grows on success and shrinks on failure. Groups of a
+ * destination take turns, so one tenant's backlog does not starve its neighbours. */
+#ifndef NODE_DELIVERY_SCHEDULE_H
+#define NODE_DELIVERY_SCHEDULE_H
+
+#include "node/delivery/delivery.h"
+
+struct schedule_stats {
+    uint64_t units, due, held, active, hot_bytes, memory_bytes;
+    uint32_t destinations, sessions;
+    int64_t oldest_ms; /* age of the oldest unit, -1: none */
+};
+
+/* Nothing runs yet. `env->schedule` is filled in. Settings: one reference is taken over.
+ */
+struct schedule *schedule_new(struct delivery_env *env, struct settings *settings);
+/* Before schedule_start: what the scan of the store found. */
+void schedule_add_scanned(struct schedule *s, const struct scan_unit *unit);
+void schedule_start(
+    struct schedule *s, struct delivery_loop **loops, unsigned loop_count);
+/* Any thread: a message that is durable and ours. Takes a reference of its own. */
+void schedule_accepted(struct schedule *s, struct message *m);
+/* Any thread: new settings (a reference of its own is taken). */
+void schedule_reload(struct schedule *s, struct settings *settings);
+/* Any thread. Starts no more attempts; sessions finish what is in hand, at the latest
+ * until `timeout_ms`; then waits for the thread to end. */
+void schedule_stop(struct schedule *s, int64_t timeout_ms);
+void schedule_free(struct schedule *s);
+/* Any thread; a snapshot at most a second old. */
+struct schedule_stats schedule_stats(struct schedule *s);
+
+#endif

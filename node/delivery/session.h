@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a delivery session, for delivery*.c. One loop's thread. */
+#ifndef NODE_DELIVERY_SESSION_H
+#define NODE_DELIVERY_SESSION_H
+
+#include <stdatomic.h>
+
+#include "node/delivery/body_source.h"
+#include "node/delivery/delivery.h"
+
+struct delivery_loop {
+    struct loop *loop;
+    struct conns *conns;
+    const struct delivery_env *env;
+    atomic_uint load;
+};
+
+enum delivery_state {
+    DELIVERY_LOOKING_UP, /* the addresses of a hop */
+    DELIVERY_CONNECTING, /* TCP, or the set-up up to the first `ready` */
+    DELIVERY_IDLE,       /* ready, nothing in hand */
+    DELIVERY_LOADING,    /* the parcel in hand is being read from disk */
+    DELIVERY_SENDING,    /* a transaction runs */
+    DELIVERY_CLOSED,     /* only waits for its release */
+};
+
+/* Addresses tried in one session, at most. */
+#define TRIES_MAX 20
+
+struct delivery {
+    struct mail start_mail, release_mail, quit_mail, abort_mail;
+    struct delivery_loop *dl;
+    struct session_slot *slot;
+    struct settings *settings;
+    struct route *route;
+    enum delivery_state state;
+    bool quitting, released, opened_told, hungry_told, idle_told;
+    unsigned pending; /* answers that will still come and need this object */
+
+    struct parcel *line, **line_tail; /* waiting, untouched */
+    unsigned line_count, batch;
+    struct parcel *current;
+
+    /* which hop and address */
+    uint8_t order[ROUTE_HOPS_MAX];
+    unsigned hop;                         /* index into order */
+    uint8_t next_address[ROUTE_HOPS_MAX]; /* by hop */
+    bool revisit[ROUTE_HOPS_MAX];         /* refused there, but has other addresses */
+    bool second_round, by_protocol, looking_up;
+    unsigned tries;
+    struct route_lookup lookup;
+    struct netaddr address;
+    struct dead_address dead[DEAD_ADDRESSES_MAX * 2];
+    unsigned dead_count, dead_known; /* those given at the start come first */
+    struct failure_note last_failure;
+    char ip[NETADDR_TEXT_MAX];
+
+    /* the connection */
+    struct conn *conn;
+    struct smtp_client *client;
+    struct smtp_client_config client_config;
+    char ehlo_name[256];
+    char credentials[1024];
+    struct timer timer; /* the engine's deadline, or the idle limit */
+    bool in_engine, ended, in_clear, final_waiting, lost;
+    struct failure_note end; /* when ended */
+    bool end_was_ready, end_retry_in_clear, end_ok;
+    unsigned messages; /* transactions on this connection */
+
+    /* the transaction */
+    struct smtp_client_tx tx;
+    struct smtp_client_rcpt *tx_rcpts;
+    uint16_t *tx_index; /* recipient of the unit, by position in the transaction */
+    unsigned tx_room;
+    struct body_source *source;
+    struct body *converted; /* to 7 bits, for this hop */
+    bool lacks_final_crlf;
+    bool outcome_pending; /* the one before is not durable yet: no dot before it is */
+    bool move_on; /* the connection failed under the parcel: try the next hop with it */
+
+    struct session_event opened, closed;
+};
+
+/* delivery_hops.c: which address next. */
+void hops_start(struct delivery *d);
+/* After a failure; by_protocol: a server refused us, so another host comes first. False
+ * when there is nothing left to try. */
+bool hops_next(struct delivery *d, bool by_protocol);
+void hops_note_dead(struct delivery *d, bool in_clear_only, int64_t for_ms);
+bool hops_must_be_clear(const struct delivery *d);
+const char *hops_name(const struct delivery *d);
+
+/* delivery_connect.c */
+void session_connect(struct delivery *d, struct netaddr address);
+void session_drop_connection(struct delivery *d);
+void session_setup_failed(struct delivery *d, bool by_protocol);
+/* Runs the engine's output and whatever its callbacks asked for. After every call into
+ * it. */
+void session_pump(struct delivery *d);
+void session_arm(struct delivery *d);
+extern const struct smtp_client_handler session_engine_handler;
+
+/* delivery_send.c: transactions. */
+void session_next_parcel(struct delivery *d);
+void session_engine_done(void *ctx, const struct smtp_outcome *outcome);
+enum smtp_body_state session_engine_body(void *ctx, struct slice *out);
+void session_engine_final_ready(void *ctx);
+void session_write_final(struct delivery *d);
+/* The connection is gone; what of the parcel in hand? True: it goes on at the next hop.
+ */
+bool session_salvage(struct delivery *d);
+
+/* delivery.c */
+void session_close(struct delivery *d, bool failed);
+void session_return_line(struct delivery *d);
+/* Every parcel, the one in hand too, gets the last failure. */
+void session_fail_all(struct delivery *d);
+void session_tell_hungry(struct delivery *d, bool idle);
+struct parcel *session_take_parcel(struct delivery *d);
+void session_pending_done(struct delivery *d);
+
+#endif

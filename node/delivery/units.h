@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scheduler's memory of what is in the queue: about 100 bytes a unit, whatever its
+ * size, in slabs; and a heap of those that wait for their time. One thread. */
+#ifndef NODE_DELIVERY_UNITS_H
+#define NODE_DELIVERY_UNITS_H
+
+#include <sys/queue.h>
+
+#include "queue/message.h"
+
+enum unit_place {
+    UNIT_WAITING, /* in the heap, for its due time */
+    UNIT_READY,   /* due; in its group's line */
+    UNIT_ACTIVE,  /* a parcel has it */
+    UNIT_HELD,    /* until an operator releases it; in the heap, for its expiry */
+};
+
+struct group;
+
+struct sched_unit {
+    TAILQ_ENTRY(sched_unit)
+    line; /* of its group: ready, or waiting after a failed connection */
+    struct group *group;
+    struct message *hot; /* or NULL */
+    int64_t due_ms;
+    int64_t expires_ms;
+    uint32_t heap_at;   /* position + 1; 0: not in the heap */
+    uint32_t hot_bytes; /* of the memory budget */
+    struct unit_id id;
+    uint8_t place;
+    uint8_t
+        generation; /* of the settings its route rule was matched under; 0: never was */
+    bool connection_failed; /* its last attempt reached no hop: tried at once when one
+                               does */
+};
+TAILQ_HEAD(unit_line, sched_unit);
+
+struct units;
+
+struct units *units_new(void);
+void units_free(struct units *u);
+struct sched_unit *units_add(struct units *u, struct unit_id id);
+/* Out of the heap and gone. It must not be in a line. */
+void units_remove(struct units *u, struct sched_unit *unit);
+/* Into the heap by due_ms, or moved there. */
+void units_wait(struct units *u, struct sched_unit *unit, int64_t due_ms);
+void units_unwait(struct units *u, struct sched_unit *unit);
+/* The earliest, or NULL. */
+struct sched_unit *units_next_due(const struct units *u);
+uint64_t units_count(const struct units *u);
+/* Bytes of memory taken. */
+uint64_t units_memory(const struct units *u);
+
+#endif
