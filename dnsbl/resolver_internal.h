@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* For the files of the resolver alone. Everything here is the resolver's thread's, unless it
- * says otherwise. */
+/* For the files of the resolver alone. Everything here is the resolver's thread's, unless
+ * it says otherwise. */
 #ifndef DNSBL_RESOLVER_INTERNAL_H
 #define DNSBL_RESOLVER_INTERNAL_H
 
@@ -40,14 +40,17 @@ struct resolver_config {
     unsigned anchor_count;
     uint32_t anchor_source; /* CRC32C of the file it was copied from */
 };
-/* NULL with `why` when a name in there is not one, or the anchor cannot be had. Any thread. */
+/* NULL with `why` when a name in there is not one, or the anchor cannot be had. Any
+ * thread. */
 struct resolver_config *resolver_config_new(
     const struct settings *s, char *why, size_t why_size);
 void resolver_config_free(struct resolver_config *c);
-bool resolver_config_same(const struct resolver_config *a, const struct resolver_config *b);
+bool resolver_config_same(
+    const struct resolver_config *a, const struct resolver_config *b);
 
-/* Copies the trust anchors to data_dir, one file a zone ("root.key", "example.org.key"), when
- * they are not there or the source has changed since. `force`: in any case. Any thread. */
+/* Copies the trust anchors to data_dir, one file a zone ("root.key", "example.org.key"),
+ * when they are not there or the source has changed since. `force`: in any case. Any
+ * thread. */
 bool resolver_anchors_prepare(
     struct resolver_config *c, bool force, char *why, size_t why_size);
 
@@ -89,8 +92,8 @@ struct resolver_context {
 };
 TAILQ_HEAD(resolver_context_list, resolver_context);
 
-/* WRONG: the first anchor is replaced by one that no key matches, so that all below it must
- * come out bogus. */
+/* WRONG: the first anchor is replaced by one that no key matches, so that all below it
+ * must come out bogus. */
 enum anchor_choice { ANCHOR_REAL, ANCHOR_WRONG };
 /* A context ready for questions, or NULL with `why`. */
 struct ub_ctx *resolver_ub_new(struct resolver *r, const struct resolver_config *c,
@@ -99,32 +102,39 @@ struct ub_ctx *resolver_ub_new(struct resolver *r, const struct resolver_config 
 /* ---- the self-test ---- */
 #define PROBES_MAX (ANCHORS_MAX + 2)
 struct resolver_test;
+/* ANCHOR: the zone of a trust anchor must come back secure. WRONG_ANCHOR: the same zone
+ * under an anchor that no key matches must be bogus. BOGUS_NAME: so must the operator's
+ * test name. */
+enum probe_kind { PROBE_ANCHOR, PROBE_WRONG_ANCHOR, PROBE_BOGUS_NAME };
 struct probe {
     struct resolver_test *test;
-    enum probe_kind { PROBE_ANCHOR, PROBE_WRONG_ANCHOR, PROBE_BOGUS_NAME } kind;
+    enum probe_kind kind;
     char name[256];
     enum resolver_health verdict; /* UNTESTED: no answer yet, or nobody answers */
     bool open;
 };
 struct resolver_test {
     struct resolver *resolver;
-    struct ub_ctx *real, *wrong; /* NULL between tests */
+    struct ub_ctx *real,
+        *wrong; /* with caches of their own, empty at first; NULL between */
     struct probe probes[PROBES_MAX];
     unsigned probe_count;
     unsigned open;
     struct timer timer; /* the next test, or the end of this one */
     bool running;
+    bool said_untested;
     int64_t retry_ms;
-    char text[WHY_MAX];
-    char done_text[WHY_MAX];
+    char text[WHY_MAX]; /* why it failed */
 };
 void resolver_test_init(struct resolver_test *t, struct resolver *r);
 /* Soon: at start, after a reload. */
 void resolver_test_start(struct resolver_test *t);
 void resolver_test_fini(struct resolver_test *t);
-/* What one answer proves (pure; tests). `text` says what to look at when it is FAILED. */
+/* What one answer proves (pure). `text` says what to look at when it is FAILED. */
 enum resolver_health resolver_test_judge(enum probe_kind kind, const char *name,
     bool answered, enum dns_security security, const char *why_bogus, char text[WHY_MAX]);
+/* What all of them prove together (pure). */
+enum resolver_health resolver_test_verdict(const struct probe *probes, unsigned count);
 
 struct resolver {
     struct loop *loop;
@@ -143,17 +153,19 @@ struct resolver {
     char health_text[WHY_MAX];
 };
 
-/* Starts a question on the resolver's own thread; q->done is called there, at once or later,
- * when q->reply_to is NULL. */
+/* Starts a question on the resolver's own thread; q->done is called there, at once or
+ * later, when q->reply_to is NULL. */
 void resolver_start(struct resolver *r, struct dns_query *q);
-void resolver_set_health(struct resolver *r, enum resolver_health health, const char *text);
+void resolver_set_health(
+    struct resolver *r, enum resolver_health health, const char *text);
 /* "MX of example.org" */
 void resolver_question_text(const struct dns_query *q, char out[WHY_MAX]);
 
 /* ---- pure parts of the compound questions (tests) ---- */
-/* From an answer to MX (or the lack of one) to the hosts in order; `arena` gets the names. */
-void resolver_mx_from_answer(
-    const char *domain, const struct dns_answer *a, struct arena *arena, struct mx_set *out);
+/* From an answer to MX (or the lack of one) to the hosts in order; `arena` gets the
+ * names. */
+void resolver_mx_from_answer(const char *domain, const struct dns_answer *a,
+    struct arena *arena, struct mx_set *out);
 /* Joins the families; an unwanted one is not looked at. */
 void resolver_host_from_answers(struct host_query *q);
 
