@@ -47,7 +47,7 @@ struct smtp_client;
 /* Largest part of a body that waits for the last write, before dots are doubled. */
 #define SMTP_FINAL_BYTES 65536
 /* What is kept of a reply's text; more is cut. */
-#define SMTP_REPLY_TEXT_MAX 500
+#define SMTP_RESULT_TEXT_MAX 500
 
 /* What the engine is waiting for, and where something failed. */
 enum smtp_phase {
@@ -168,7 +168,7 @@ struct smtp_rcpt_result {
                             follows from the code and the phase; never empty */
     struct slice
         text; /* "550 5.1.1 no such user": lines joined by spaces, control characters
-                 as '?', at most SMTP_REPLY_TEXT_MAX; without a reply our words */
+                 as '?', at most SMTP_RESULT_TEXT_MAX; without a reply our words */
 };
 
 struct smtp_outcome {
