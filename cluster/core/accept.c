@@ -95,6 +95,7 @@ static void launch(struct core *core, struct unit *u, uint64_t handle)
         copy_send(core, u, i);
     work_of(core, u)->asked = (uint16_t)((1u << u->list_count) - 1);
     work_of(core, u)->tries = 1;
+    work_of(core, u)->attempt_at = core->now;
     work_wake(core, work_of(core, u), core->now + core->p.hedge_ns);
 }
 
@@ -302,9 +303,17 @@ void accept_run(struct core *core, struct unit *u, struct work *w)
         w->unknown = 0;
         w->tries++;
     }
-    for (int i = 1; i < u->list_count && !w->storing; i++)
-        if (unit_status(u, i) == LIST_PENDING && !peer_down(core, u->list[i]))
-            copy_send(core, u, i);
+    bool again = core->now >= w->attempt_at + core->p.hedge_ns;
+    for (int i = 1; i < u->list_count && !w->storing; i++) {
+        bool first = !(w->asked >> i & 1);
+        if (unit_status(u, i) != LIST_PENDING || peer_down(core, u->list[i]) ||
+            !(again || first))
+            continue;
+        copy_send(core, u, i);
+        w->asked = (uint16_t)(w->asked | 1u << i);
+    }
+    if (again)
+        w->attempt_at = core->now; /* here: when the copies were last sent */
     work_wake(core, w, core->now + core->p.hedge_ns);
 }
 

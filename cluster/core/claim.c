@@ -275,7 +275,8 @@ void claim_req(struct core *core, uint8_t slot, const struct core_msg *msg)
     const struct msg_unit *q = &msg->u.unit;
     struct unit *u = unit_find(core, &q->row.id);
     unit_evidence(core, &q->row);
-    if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced)
+    if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced ||
+        (u && unit_settling(u)))
         return;
     if (!u) {
         /* as good as a release: whatever copy is still on its way is refused */

@@ -269,6 +269,8 @@ void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     const struct unit_row *row = &msg->u.unit.row;
     struct unit *u = unit_find(core, &row->id);
     unit_evidence(core, row);
+    if (u && unit_settling(u))
+        return;
     if (u) {
         copy_known(core, slot, msg, u);
         return;
@@ -318,7 +320,8 @@ void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &row->id);
     struct core_msg m = {.kind = MSG_RELEASE_ACK, .env.lane = LANE_CONTROL};
     unit_evidence(core, row);
-    if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced)
+    if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced ||
+        (u && unit_settling(u)))
         return;
     m.u.unit.row.id = row->id;
     m.u.unit.row.term = row->term;

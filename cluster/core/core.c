@@ -196,6 +196,8 @@ void core_send_after(struct core *core, uint64_t token, uint8_t slot, struct cor
         core_send(core, slot, msg);
         return;
     }
+    if (core->parked_count + PARK_RESERVE / 2 > core->limits.parked)
+        return; /* as if lost: everything is asked again */
     struct parked *k = park(core, token);
     k->kind = PARK_SEND;
     k->slot = slot;
@@ -530,6 +532,7 @@ static void admin(struct core *core, const struct core_event *e)
 {
     switch ((enum core_admin)e->u.admin.op) {
     case ADMIN_RESIGN:
+        core->leaving = true;
         session_resign(core, e->u.admin.count);
         break;
     case ADMIN_DRAIN:

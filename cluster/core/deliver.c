@@ -48,7 +48,8 @@ static void send_intent(struct core *core, struct unit *u, struct work *w)
     for (int i = 0; i < u->list_count; i++) {
         if (u->list[i] == core->self || peer_down(core, u->list[i]) || (w->acked >> i & 1))
             continue;
-        struct core_msg m = {.kind = MSG_INTENT};
+        /* the lane of the copy: a copy sent before it can never come after it */
+        struct core_msg m = {.kind = MSG_INTENT, .env.lane = lane_of(u)};
         m.u.attempt.id = unit_id(u);
         m.u.attempt.attempt = w->attempt;
         m.u.attempt.rcpts = w->attempt_rcpts;
@@ -329,7 +330,9 @@ void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &a->id);
     if (MUT(core, MUT_OUTCOME_RIGHTS) && msg->env.from_epoch <= core->peer[slot].fenced)
         return;
-    if (u && !(u->flags & UF_ACCEPTING)) {
+    if (u && (u->flags & UF_ACCEPTING || unit_settling(u)))
+        return;
+    if (u) {
         take_outcome(core, u, a->delivered, a->failed, a->rcpts);
         if (u->owner == slot)
             u->due_s = a->due_s;

@@ -124,7 +124,7 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
     const struct unit_row *row = &msg->u.unit.row;
     struct unit *u = unit_find(core, &row->id);
     unit_evidence(core, row);
-    if (core->state < CORE_SYNC)
+    if (core->state < CORE_SYNC || (u && unit_settling(u)))
         return;
     if (!u) {
         grave_dig(core, &row->id);

@@ -151,6 +151,7 @@ struct peer {
     uint64_t promise_until;
     struct grant grant[GRANT_RING];
     uint8_t grant_next;
+    struct grant unheard; /* oldest grant it has not acknowledged; nonce 0: none */
     uint64_t heard_nonce; /* what the member heard from us */
     uint64_t fence_round_at, fence_started_at;
     uint64_t down_since; /* when F >= K became true here */
@@ -332,9 +333,10 @@ struct core {
     uint64_t lease_end;
     bool frozen;
     uint64_t frozen_nonce; /* grants for nonces up to this do not count */
+    bool self_vote_asked;
     bool self_vote; /* own epoch is in the own voter row, durably */
     struct core_gate_value gate;
-    uint64_t lease_lost_at, sync_due;
+    uint64_t lease_lost_at, refused_at, sync_due;
     uint64_t fence_check_at;
     /* units */
     struct unit *unit;
@@ -358,7 +360,7 @@ struct core {
     /* storage health */
     uint64_t commit_age;
     bool storage_full;
-    bool draining;
+    bool draining, leaving;
     uint32_t resign_hold_s;
     /* L1 */
     uint64_t probe_at, probe_nonce, probe_sent_at;
@@ -468,6 +470,7 @@ uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle);
 uint64_t unit_store_delete(struct core *core, struct unit *u);
 bool unit_believes(const struct core *core, const struct unit *u); /* owner, this session */
 bool unit_right(const struct core *core, const struct unit *u);
+bool unit_settling(const struct unit *u);
 int unit_list_find(const struct unit *u, uint8_t slot);
 uint8_t unit_status(const struct unit *u, int i);
 void unit_set_status(struct unit *u, int i, uint8_t status);

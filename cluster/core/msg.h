@@ -25,6 +25,7 @@ struct unit_id {
     uint64_t hi; /* ms time 48 | node 16 */
     uint64_t lo; /* node 16 | epoch 24 | counter 24 */
     uint32_t part;
+    uint32_t zero; /* no padding: ids are compared as bytes */
 };
 
 enum unit_state {

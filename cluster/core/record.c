@@ -14,7 +14,7 @@ static uint64_t hash_id(uint64_t hi, uint64_t lo, uint32_t part)
 
 struct unit_id unit_id(const struct unit *u)
 {
-    return (struct unit_id){u->id_hi, u->id_lo, u->id_part};
+    return (struct unit_id){u->id_hi, u->id_lo, u->id_part, 0};
 }
 
 uint32_t unit_index(const struct core *core, const struct unit *u)
@@ -190,6 +190,12 @@ uint8_t lane_of(const struct unit *u)
     return u->size_bytes > 64 * 1024 ? LANE_BULK : LANE_CONTROL;
 }
 
+/* Its first row is still on its way to the disk and may be refused for want of room. */
+bool unit_settling(const struct unit *u)
+{
+    return !(u->flags & (UF_VERIFY | UF_ACCEPTING));
+}
+
 /* ---- rows ---- */
 
 void unit_row_out(const struct core *core, const struct unit *u, struct unit_row *row)
@@ -213,6 +219,12 @@ void unit_row_out(const struct core *core, const struct unit *u, struct unit_row
     row->failed = u->failed;
     row->doubt = u->doubt;
     row->attempt = u->attempt;
+    const struct work *w = work_of(core, u);
+    if (w && w->kind == WORK_OWN && w->attempt) {
+        /* who learns the unit while an attempt runs learns the intent with it */
+        row->doubt |= w->attempt_rcpts & ~(u->delivered | u->failed);
+        row->attempt = w->attempt;
+    }
     row->due_s = u->due_s;
     row->expires_s = u->expires_s;
     row->size_bytes = u->size_bytes;
@@ -395,7 +407,7 @@ static uint32_t *grave_bucket(struct core *core, const struct unit_id *id)
 static void grave_fill(struct core *core)
 {
     struct grave *g = &core->grave[core->grave_head];
-    struct unit_id id = {g->hi, g->lo, g->part};
+    struct unit_id id = {g->hi, g->lo, g->part, 0};
     uint32_t *at = grave_bucket(core, &id);
     while (*at != core->grave_head)
         at = &core->grave[*at].next;

@@ -71,8 +71,10 @@ void session_start(struct core *core)
     core->frozen = false;
     core->frozen_nonce = 0;
     core->self_vote = false;
+    core->self_vote_asked = false;
     core->renew_at = core->now;
     core->lease_lost_at = core->now;
+    core->refused_at = core->now;
     core->attempt_counter = 0;
     core->counter = 0;
     forget_session(core);
@@ -86,8 +88,10 @@ void session_start(struct core *core)
 /* The lock on the data folder proves that our older session has ended: no wait for it. */
 void session_self_vote(struct core *core)
 {
-    if (!is_voter(core, core->self) || !config_voter_active(core) || core->self_vote)
+    if (!is_voter(core, core->self) || !config_voter_active(core) || core->self_vote ||
+        core->self_vote_asked)
         return;
+    core->self_vote_asked = true;
     struct peer *p = &core->peer[core->self];
     uint32_t fenced = p->sess.fenced > core->epoch - 1 ? p->sess.fenced : core->epoch - 1;
     voter_store(core, core->self, core->epoch, fenced, 0);
@@ -144,17 +148,30 @@ static bool refused_by_any(const struct core *core)
 
 void session_timer(struct core *core)
 {
-    if (is_static(core) || core->state == CORE_RESIGNED)
+    if (core->state == CORE_RESIGNED) {
+        /* resigned for its disk, which answers again */
+        if (!core->leaving && core->commit_age < CORE_SEC)
+            core_new_session(core);
+        return;
+    }
+    if (is_static(core))
         return;
     session_self_vote(core);
     if (core->now >= core->renew_at)
         renew(core);
-    if (session_lease(core, 0) || core->state == CORE_OPENING)
+    if (session_lease(core, 0))
         core->lease_lost_at = core->now;
+    uint64_t patience = core->state == CORE_OPENING ? core->p.lease_ns : 2 * CORE_SEC;
     /* fenced by some, and no lease from the others: only a new session can go on */
+    if (!refused_by_any(core))
+        core->refused_at = core->now;
     if (refused_by_all(core) ||
-        (refused_by_any(core) && core->now > core->lease_lost_at + 2 * CORE_SEC)) {
+        (refused_by_any(core) && core->now > core->lease_lost_at + patience)) {
         SOMETIMES(core, ST_FENCED_SELF);
+        core_new_session(core);
+    } else if (core->now > core->refused_at + 4 * core->p.lease_ns) {
+        /* one voter is lost to this session for good: start over while all is well */
+        session_resign(core, 5);
         core_new_session(core);
     }
 }
@@ -278,4 +295,6 @@ void session_resign(struct core *core, uint32_t hold_s)
     for (uint8_t i = 1; i <= core->peer_count; i++)
         if (i != core->self)
             core_send(core, i, &m);
+    if (is_voter(core, core->self))
+        voter_store(core, core->self, core->epoch, core->epoch, 1);
 }

@@ -205,14 +205,16 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
     unit_evidence(core, row);
     if (core->state < CORE_SYNC)
         return;
-    if (u && (u->flags & UF_ACCEPTING))
+    if (u && ((u->flags & UF_ACCEPTING) || unit_settling(u)))
         return;
     m.u.unit.answer = u ? ANS_OK : ANS_UNKNOWN;
     m.u.unit.row.id = row->id;
     if (u) {
         sync_merge(core, u, row);
         u = unit_find(core, &row->id);
-    } else {
+    } else if (row->owner != msg->env.from) {
+        /* the sender will drop our name: a copy still on its way must not come in. The owner
+         * keeps it, and sends another copy. */
         grave_dig(core, &row->id);
     }
     if (u)

@@ -31,11 +31,23 @@ bool voter_quarantined(const struct core *core)
  * could fence a node that has stopped itself. */
 static bool responsive(const struct core *core, const struct peer *p)
 {
-    uint64_t oldest = core->now;
+    return p->unheard.nonce == 0 || core->now - p->unheard.at < core->p.lease_ns ||
+           MUT(core, MUT_NO_RESPONSIVE);
+}
+
+/* The oldest grant that was not heard yet; the ring may have lost some, never the oldest. */
+static void take_heard(struct peer *p, uint64_t nonce)
+{
+    if (nonce <= p->heard_nonce)
+        return;
+    p->heard_nonce = nonce;
+    if (p->unheard.nonce == 0 || nonce < p->unheard.nonce)
+        return;
+    p->unheard = (struct grant){0, 0};
     for (int i = 0; i < GRANT_RING; i++)
-        if (p->grant[i].nonce > p->heard_nonce && p->grant[i].at < oldest)
-            oldest = p->grant[i].at;
-    return core->now - oldest < core->p.lease_ns || MUT(core, MUT_NO_RESPONSIVE);
+        if (p->grant[i].nonce > nonce &&
+            (p->unheard.nonce == 0 || p->grant[i].nonce < p->unheard.nonce))
+            p->unheard = p->grant[i];
 }
 
 static void answer(struct core *core, uint8_t slot, uint64_t nonce, enum lease_answer what)
@@ -92,6 +104,8 @@ static void grant(struct core *core, uint8_t slot, const struct msg_lease *l)
     struct peer *p = &core->peer[slot];
     p->promise_until = core->now + core->p.lease_ns;
     p->grant[p->grant_next++ % GRANT_RING] = (struct grant){l->nonce, core->now};
+    if (p->unheard.nonce == 0)
+        p->unheard = (struct grant){l->nonce, core->now};
     grant_pages(core, slot, l->nonce, l->page != 0);
 }
 
@@ -108,6 +122,7 @@ static void new_epoch(struct core *core, uint8_t slot, uint32_t epoch,
     voter_store(core, slot, epoch, epoch - 1 > p->sess.fenced ? epoch - 1 : p->sess.fenced, 0);
     memset(p->grant, 0, sizeof(p->grant));
     p->heard_nonce = 0;
+    p->unheard = (struct grant){0, 0};
     p->fence_round_at = 0;
     grant(core, slot, l);
 }
@@ -131,8 +146,7 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
         new_epoch(core, slot, epoch, l);
         return;
     }
-    if (l->acked > p->heard_nonce)
-        p->heard_nonce = l->acked;
+    take_heard(p, l->acked);
     if (!responsive(core, p)) {
         SOMETIMES(core, ST_DEAF);
         answer(core, slot, l->nonce, LEASE_DEAF);
@@ -261,11 +275,12 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
         p->fence_started_at = core->now;
         SOMETIMES(core, ST_FENCE_ROUND);
     }
-    p->fence_round_at = core->now + CORE_SEC;
+    bool long_ago = core->now > p->fence_started_at + 10 * CORE_SEC;
+    p->fence_round_at = core->now + (long_ago ? 5 : 1) * CORE_SEC;
     if (vote_fence(core, target, epoch)) {
         if (p->sess_token <= core->token_done)
             bit_set(p->fence_ok, core->self);
-        else
+        else if (core->parked_count < core->limits.parked / 2)
             core_park(core, core->token_last, PARK_FENCE, target);
         count_votes(core, target);
     }

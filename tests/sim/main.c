@@ -109,7 +109,7 @@ struct job {
     uint64_t from, count;
     double seconds;
     uint8_t mutant;
-    bool stop_at_first;
+    bool stop_at_first, list;
 };
 
 static void run_range(struct totals *t, const struct job *j, unsigned part, unsigned parts)
@@ -120,6 +120,8 @@ static void run_range(struct totals *t, const struct job *j, unsigned part, unsi
         struct sim_result r;
         sim_run(&o, &r, NULL);
         add(t, &r, o.seed);
+        if (r.failed && j->list)
+            fprintf(stderr, "seed %llu: %s\n", (unsigned long long)o.seed, r.why);
         if ((r.failed && j->stop_at_first) || (j->seconds > 0 && wall() > until))
             return;
         if (o.seed % 100 == 0 && !r.failed) { /* the same seed twice must match */
@@ -232,6 +234,7 @@ int main(int argc, char **argv)
         .count = number(argc, argv, "--count", 2000),
         .seconds = (double)number(argc, argv, "--seconds", 0),
         .mutant = (uint8_t)number(argc, argv, "--mutant", 0),
+        .list = number(argc, argv, "--list", 0) != 0,
         .stop_at_first = number(argc, argv, "--first", 0) != 0};
     struct sim_options o = options_of(seed, j.mutant);
     if (strcmp(verb, "replay") == 0)

@@ -78,43 +78,51 @@ static void check_single(struct sim *sim, const struct unit_id *id)
     }
 }
 
-static bool others_hold(struct sim *sim, const struct attempt *a)
+/* Node i has the intent in memory now, whether by Intent or by a row that carried it. */
+static bool knows_intent(struct sim *sim, uint8_t i, const struct attempt *a)
 {
-    for (uint8_t i = 0; i < sim->node_count; i++) {
-        const struct node *n = &sim->node[i];
-        const struct unit_row *row = disk_find(&sim->node[i].disk, &a->id);
-        if (i == a->node || !row || row->state != UNIT_LIVE || !n->alive)
-            continue;
-        if (n->core->state >= CORE_SYNC && !oracle_fenced(sim, i, n->core->epoch) &&
-            sim->cfg.mode == MODE_QUORUM)
-            return true;
-    }
-    return false;
+    const struct node *n = &sim->node[i];
+    const struct unit *u = n->alive ? unit_find(n->core, &a->id) : NULL;
+    return u && (u->attempt == a->attempt || (u->doubt & a->rcpts) == a->rcpts);
 }
 
-void oracle_gate(struct sim *sim, const struct attempt *a)
+/* A holder that its owner must ask: open, synced, in the list, with a copy on disk. */
+static bool must_know(struct sim *sim, uint8_t i, const struct attempt *a)
+{
+    const struct node *n = &sim->node[i];
+    const struct core *owner = sim->node[a->node].core;
+    const struct unit *u = unit_find(owner, &a->id);
+    const struct unit_row *row = disk_find(&sim->node[i].disk, &a->id);
+    uint8_t slot = peer_slot(owner, n->id);
+    return i != a->node && u && row && row->state == UNIT_LIVE && n->alive &&
+           n->core->state == CORE_READY && unit_list_find(u, slot) >= 0 &&
+           !peer_down(owner, slot) && !oracle_fenced(sim, i, n->core->epoch);
+}
+
+static void check_intent(struct sim *sim, struct attempt *a)
+{
+    bool known = false, needed = false;
+    sim->r.invariant_checks[11]++;
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        if (i != a->node && !a->intent_gen[i] && knows_intent(sim, i, a)) {
+            a->intent_gen[i] = sim->node[i].gen;
+            a->intent_epoch[i] = sim->node[i].core->epoch;
+        }
+        known |= a->intent_gen[i] != 0;
+        needed |= must_know(sim, i, a);
+    }
+    if (needed && !known && sim->cfg.mode == MODE_QUORUM)
+        sim_fail(sim, 11, "n%u sends a dot for %llx.%u and no holder knows", a->node,
+            SHORT(&a->id));
+}
+
+void oracle_gate(struct sim *sim, struct attempt *a)
 {
     sim->r.invariant_checks[2]++;
-    sim->r.invariant_checks[11]++;
     if (!lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
         sim_fail(sim, 2, "n%u sends a dot for %llx.%u, but its session %u is fenced", a->node,
             SHORT(&a->id), a->epoch);
-    bool known = false;
-    for (uint8_t i = 0; i < sim->node_count; i++)
-        known |= a->intent_gen[i] != 0;
-    if (!known && others_hold(sim, a)) {
-        /* a copy that the owner was told is gone, or never was, does not count */
-        const struct unit *u = unit_find(sim->node[a->node].core, &a->id);
-        for (uint8_t i = 0; u && i < sim->node_count; i++) {
-            uint8_t slot = peer_slot(sim->node[a->node].core, sim->node[i].id);
-            int at = unit_list_find(u, slot);
-            if (i != a->node && at >= 0 && disk_find(&sim->node[i].disk, &a->id) &&
-                sim->node[i].alive && sim->node[i].core->state >= CORE_SYNC &&
-                !peer_down(sim->node[a->node].core, slot))
-                sim_fail(sim, 11, "n%u sends a dot for %llx.%u and no holder knows", a->node,
-                    SHORT(&a->id));
-        }
-    }
+    check_intent(sim, a);
     check_single(sim, &a->id);
 }
 
@@ -408,7 +416,7 @@ void oracle_sweep(struct sim *sim)
     for (uint8_t i = 0; i < sim->node_count; i++) {
         const struct core *core = sim->node[i].core;
         sim->r.invariant_checks[14]++;
-        if (sim->node[i].alive && core->parked_count > core->limits.parked * 9 / 10)
+        if (sim->node[i].alive && core->parked_count > core->limits.parked - 16)
             sim_fail(sim, 14, "n%u has %u parked answers", i, core->parked_count);
     }
 }
@@ -456,11 +464,21 @@ static void lost(struct sim *sim, const struct god_unit *g)
 
 static void describe(struct sim *sim)
 {
+    for (uint32_t k = 0; k < sim->mail_count; k++)
+        if (!sim->mail[k].done)
+            TRACE(sim, "END mail %u not done after %u tries", k, sim->mail[k].tries);
     for (uint8_t i = 0; i < sim->node_count; i++) {
         struct node *n = &sim->node[i];
         TRACE(sim, "END n%u alive %d state %d epoch %u units %u queue %u", i, n->alive,
             n->alive ? n->core->state : -1, n->disk.meta.epoch, n->disk.unit_count,
             n->disk.count);
+        for (uint8_t j = 1; n->alive && j <= n->core->peer_count; j++) {
+            const struct peer *p = &n->core->peer[j];
+            TRACE(sim, "  peer n%u F %u K %u sess %u/%u promise %.1f heard %.1f synced %d swim %d",
+                sim_node_of(sim, p->node), p->fenced, p->known, p->sess.cur, p->sess.fenced,
+                ((double)p->promise_until - (double)n->core->now) / 1e9,
+                ((double)p->heard_at - (double)n->core->now) / 1e9, p->synced, p->swim);
+        }
         for (uint32_t k = 0; n->alive && k < n->disk.unit_count && k < 8; k++) {
             const struct unit_row *row = &n->disk.unit[k];
             const struct unit *u = unit_find(n->core, &row->id);

@@ -334,7 +334,7 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
 void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
                 const struct unit_row *after);
-void oracle_gate(struct sim *sim, const struct attempt *a);
+void oracle_gate(struct sim *sim, struct attempt *a);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);
 void oracle_sweep(struct sim *sim);

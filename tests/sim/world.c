@@ -94,7 +94,7 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
         return;
     }
     uint8_t node = pick_node(sim);
-    sim_at(sim, sim->now + 35 * SEC, SE_CLIENT, 0, 0, index, try + 1);
+    sim_at(sim, sim->now + 35 * SEC, SE_CLIENT, 0, 0, index, try + (node != NODES_MAX));
     if (node == NODES_MAX)
         return;
     struct submission *s = &m->sub[m->tries];
