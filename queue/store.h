@@ -34,7 +34,7 @@ struct store_identity {
     uint32_t epoch;      /* raised and committed before store_open returns */
     bool clean_shutdown; /* of the run before */
     bool created;
-    struct wall last_commit; /* latest wall time ever committed: CLUSTER.md 2.23b */
+    struct wall last_commit; /* latest wall time ever committed: */
     uint32_t schema;
 };
 
@@ -46,6 +46,12 @@ struct store *store_open_ram(uint64_t quota_bytes);
 /* Commits what waits, marks a clean shutdown, joins the writer. */
 void store_close(struct store *s);
 struct store_identity store_identity(const struct store *s);
+/* The wall clock as the disk knows it: the time of the last commit, moved on at least every
+ * quarter of an hour. A jump of more than a day ahead does not move it (it would make itself
+ * the proof of its own rightness) until store_clock_accept. Any thread. */
+struct wall store_last_commit(const struct store *s);
+/* The operator vouches for `now`; durable with the next commit, which this causes. */
+void store_clock_accept(struct store *s, struct wall now);
 
 /* --- scan at start --- */
 struct scan_unit {
@@ -61,7 +67,8 @@ struct scan_result {
 };
 /* Walks every message row (checking its CRC), calls `unit` for each, sweeps orphaned
  * bodies, puts damaged rows aside into the table `quar`. Once, before the first operation.
- * `progress` is called about once a second, may be NULL. */
+ * `progress` is called about once a second, may be NULL. Both run on the writer's thread, while
+ * the caller waits here. */
 enum err store_scan(struct store *s, void (*unit)(const struct scan_unit *u, void *ctx),
     void (*progress)(uint64_t done, uint64_t total, void *ctx), void *ctx,
     struct scan_result *out) MUST_CHECK;
@@ -95,17 +102,21 @@ struct store_accept {
 struct store_body_rows {
     struct store_op op;
     struct msg_id id;
-    struct body *body; /* borrowed */
-    uint32_t first_row, row_count;
+    struct body *body; /* borrowed; may grow meanwhile, rows named here must stay */
+    uint32_t first_row, row_count; /* first_row: behind the rows written so far */
+    struct body_row_cursor at;     /* the store's */
 };
 struct store_body_drop {
     struct store_op op;
     struct msg_id id;
-    uint32_t row_count;
+    uint32_t row_count; /* not looked at: the store knows */
 };
 /* Writes the recipients given (whole new records, keyed by rcpt.index). `unit_done`: all
  * recipients are final, the unit goes (and its body with the last unit that uses it).
- * Otherwise the unit's next_due is set. `dsns` become messages in the same transaction. */
+ * Otherwise the unit's next_due is set. `dsns` become messages in the same transaction; one
+ * whose id is in the queue already is that same message and is passed over. A final state on
+ * disk stays, but for DELIVERED, which beats all. ERR_STORE_NOT_FOUND: the unit or a recipient
+ * is not there; nothing was written, no DSN made. */
 struct store_settle {
     struct store_op op;
     struct unit_id unit;
@@ -122,6 +133,7 @@ struct store_hold {
     bool hold;
     struct slice reason;
 };
+/* Also sets it for each open recipient of the unit, so that the unit stays the earliest. */
 struct store_due {
     struct store_op op;
     struct unit_id unit;
@@ -133,7 +145,8 @@ struct store_meta {
     struct slice value; /* at most 1 KiB */
 };
 
-/* Any thread. Never blocks, never fails here: a refusal comes as op->result. */
+/* Any thread. Never blocks, never fails here: a refusal comes as op->result. A submitter bounds
+ * what it has under way itself. */
 void store_submit(struct store *s, struct store_op *op);
 
 /* May new mail of so many bytes come in now? Cheap, any thread: STORE_FULL above 70 % of the
@@ -161,7 +174,9 @@ enum err store_read_meta(
 
 struct store_stats {
     uint64_t quota_bytes, used_bytes, allocated_bytes;
-    uint64_t units, recipients, held, bodies;
+    uint64_t units, recipients, held, bodies; /* recipients: open ones, known after the scan */
+    uint64_t body_rows;
+    uint64_t quarantined; /* rows put aside as damaged */
     uint64_t commits, operations;
     uint64_t commit_ns_total, commit_ns_max;
     bool intake_open;

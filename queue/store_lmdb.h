@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The LMDB store's inside, for its own files: store_lmdb.c (life, disk space),
+ * store_lmdb_write.c (batches), store_lmdb_read.c, store_lmdb_scan.c (start, damage). */
+#ifndef QUEUE_STORE_LMDB_H
+#define QUEUE_STORE_LMDB_H
+
+#include <lmdb.h>
+
+#include "base/alloc.h"
+#include "queue/record.h"
+#include "queue/store_internal.h"
+
+/* Pages that one transaction frees: the list of them is one value, which itself needs
+ * contiguous pages. */
+#define LMDB_FREE_PAGES_MAX 2000u
+#define LMDB_PAGE_BYTES 4096u
+
+/* A row of a body takes one page, never a run of pages that LMDB would have to search
+ * for: 16 bytes of page header, 4080 of value. */
+_Static_assert((16 - 1 + BODY_ROW_BYTES + ROW_CRC_BYTES) / LMDB_PAGE_BYTES == 0,
+    "a body row is one overflow page");
+
+enum table {
+    TABLE_META,
+    TABLE_MSG,
+    TABLE_RCPT,
+    TABLE_BODY,
+    TABLE_BREF,
+    TABLE_PART,
+    TABLE_GONE,
+    TABLE_TOMB,
+    TABLE_QUAR,
+    TABLE_COUNT
+};
+
+/* Read transactions wait here between uses, reset: renewing one costs no allocation. */
+struct reader {
+    struct reader *next;
+    MDB_txn *txn;
+};
+
+struct lmdb_store {
+    struct store base;
+    char *dir;
+    int dir_fd; /* carries the lock */
+    MDB_env *env;
+    MDB_dbi dbi[TABLE_COUNT];
+    Baton__Disk__Meta meta;
+    uint8_t cluster_id[16]; /* that meta points to */
+    struct mono meta_at;    /* last written */
+
+    /* The writer's transaction. */
+    MDB_txn *txn;
+    uint32_t free_pages; /* that it may still free */
+    uint64_t bytes;      /* that it has taken in */
+    struct store_delta delta;
+    struct row_author author;
+    bool sweeping; /* there are rows in TABLE_GONE */
+
+    /* Preallocation. */
+    int (*allocate)(int fd, off_t at, off_t len);
+    uint64_t step, ahead;
+    struct mono allocate_at; /* after a failure: when to try again */
+
+    pthread_mutex_t readers_lock;
+    struct reader *readers;
+};
+
+static inline struct lmdb_store *lmdb_of(struct store *s)
+{
+    return CONTAINER_OF(s, struct lmdb_store, base);
+}
+static inline MDB_val lmdb_val(struct slice s)
+{
+    union {
+        const char *in;
+        void *out; /* LMDB only reads keys */
+    } ptr = {.in = s.ptr};
+    return (MDB_val){s.len, ptr.out};
+}
+static inline struct slice lmdb_slice(MDB_val v)
+{
+    return slice_make(v.mv_data, v.mv_size);
+}
+
+/* --- store_lmdb.c --- */
+extern const struct store_backend store_lmdb_backend;
+/* Ends the process: nobody knows what is on disk. */
+_Noreturn void lmdb_die(const struct lmdb_store *s, const char *doing, int rc);
+/* Takes disk ahead of the data; sets disk_grows. Before a transaction, in its thread. */
+void lmdb_allocate(struct lmdb_store *s);
+/* Publishes how much is used; inside a write transaction, before its commit. */
+void lmdb_measure(struct lmdb_store *s);
+/* A write transaction in the calling thread, for the start and the scan. */
+void lmdb_begin(struct lmdb_store *s);
+void lmdb_commit(struct lmdb_store *s);
+
+/* --- store_lmdb_write.c: all return 0 or LMDB's error --- */
+int lmdb_put_bytes(
+    struct lmdb_store *s, enum table t, struct slice key, struct slice bytes);
+int lmdb_put_pb(
+    struct lmdb_store *s, enum table t, struct slice key, const ProtobufCMessage *pb);
+/* A row that is not there is fine. */
+int lmdb_del(struct lmdb_store *s, enum table t, struct slice key);
+int lmdb_put_meta(struct lmdb_store *s);
+void lmdb_run(struct store *base, struct store_op **ops, unsigned count);
+/* Deletes marked bodies, as many pages as may be freed. */
+int lmdb_sweep(struct lmdb_store *s);
+
+int lmdb_accept(struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk,
+    enum err *result);
+/* One unit less uses the body; the last one deletes it. */
+int lmdb_release_body(struct lmdb_store *s, struct msg_id id);
+
+/* --- store_lmdb_settle.c --- */
+int lmdb_run_settle(struct lmdb_store *s, struct store_op *op);
+int lmdb_run_hold(struct lmdb_store *s, struct store_op *op);
+int lmdb_run_due(struct lmdb_store *s, struct store_op *op);
+
+/* --- store_lmdb_read.c --- */
+enum err lmdb_read_begin(struct lmdb_store *s, struct reader **out) MUST_CHECK;
+void lmdb_read_end(struct lmdb_store *s, struct reader *r);
+/* One row, its sum checked and cut off: ERR_OK, ERR_STORE_NOT_FOUND, ERR_STORE_DAMAGED,
+ * or ERR_IO. Borrowed until the transaction writes or ends. */
+enum err lmdb_get(struct lmdb_store *s, MDB_txn *txn, enum table t, struct slice key,
+    struct slice *out) MUST_CHECK;
+/* The same in the writer's transaction. */
+static inline enum err lmdb_find(
+    struct lmdb_store *s, enum table t, struct slice key, struct slice *out)
+{
+    return lmdb_get(s, s->txn, t, key, out);
+}
+enum err lmdb_read_unit(struct store *s, struct unit_id id, struct unit_record **out);
+enum err lmdb_read_rows(struct store *s, struct msg_id id, uint32_t first,
+    void (*row)(struct slice bytes, void *ctx), void *ctx);
+enum err lmdb_body_info(
+    struct store *s, struct msg_id id, uint64_t *size_out, uint32_t *crc_out);
+unsigned lmdb_list_ids(struct store *s, const struct unit_id *after, struct unit_id *out,
+    unsigned max, enum err *result);
+enum err lmdb_read_meta(
+    struct store *s, const char *name, char *out, size_t out_size, size_t *len_out);
+/* "v/NAME" */
+#define LMDB_META_NAME_MAX 64u
+struct slice lmdb_meta_key(const char *name, char buf[LMDB_META_NAME_MAX + 4]);
+
+/* --- store_lmdb_scan.c --- */
+enum err lmdb_scan(struct store *s, void (*unit)(const struct scan_unit *u, void *ctx),
+    void (*progress)(uint64_t done, uint64_t total, void *ctx), void *ctx,
+    struct scan_result *out);
+
+/* --- store_lmdb_repair.c: each in transactions of its own; how many rows were put aside
+ * or written anew, at least 1 --- */
+uint64_t lmdb_repair_unit(struct lmdb_store *s, struct unit_id id);
+uint64_t lmdb_repair_body(struct lmdb_store *s, struct msg_id id);
+/* Marks bodies whose message never came for deletion, in the running transaction. */
+uint64_t lmdb_sweep_parts(struct lmdb_store *s);
+
+#endif
