@@ -168,7 +168,7 @@ static int first_gone(struct lmdb_store *s, struct msg_id *out)
 
 int lmdb_sweep(struct lmdb_store *s)
 {
-    struct msg_id id;
+    struct msg_id id = {{0}};
     MDB_cursor *rows;
     int rc = mdb_cursor_open(s->txn, s->dbi[TABLE_BODY], &rows);
     if (rc)
