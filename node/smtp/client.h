@@ -182,9 +182,8 @@ struct smtp_outcome {
                                closed by 421, or our address was blamed. Those without a
                                fate of their own may be tried at the next MX, then
                                deferred. */
-    bool stale; /* connection_failed, and no command on a reused connection was answered:
-                   what the server thinks is not known; a fresh connection may be tried at
-                   once */
+    bool stale; /* connection_failed, and all that was learned is that a reused connection
+                   is gone (lost, or 421 at once): a fresh one may be tried right away */
 };
 
 /* How a connection ended. Slices live until `closed` returns. */

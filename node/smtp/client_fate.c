@@ -173,8 +173,9 @@ static void fail_transaction(struct smtp_client *c, const struct verdict *v)
     if (c->phase == SMTP_PHASE_DOT && v->code == 0)
         decide_in_doubt(c, v);
     c->outcome.connection_failed = true;
-    c->outcome.stale = c->transactions > 1 &&
-                       (c->tx.replies == 0 || (c->tx.replies == 1 && v->code == 421));
+    c->outcome.stale =
+        c->transactions > 1 && ((c->tx.replies == 0 && v->err == ERR_CONNECTION_LOST) ||
+                                   (c->tx.replies <= 1 && v->code == 421));
     client_decide_rest(c, c->phase, v);
     client_tx_finish(c);
 }
