@@ -74,12 +74,9 @@ static void finish_failed(struct dns_query *q, enum err result, const char *reas
 
 static void bogus_answer(struct dns_query *q, const char *why_bogus)
 {
-    struct resolver_log *log = &q->resolver->log;
-    const char *reason = why_bogus && *why_bogus ? why_bogus : NULL;
-    if (reason)
-        resolver_log_keep_reason(log, q->name, q->type, reason);
-    else
-        reason = resolver_log_reason(log, q->name, q->type); /* out of the cache */
+    const char *reason = why_bogus && *why_bogus
+                             ? resolver_log_shorten(why_bogus)
+                             : resolver_log_reason(&q->resolver->log, q->name, q->type);
     q->answer.security = DNS_BOGUS_ANSWER;
     q->answer.why_bogus = arena_strdup(q->arena, slice_head(slice_str(reason), 250));
     finish_failed(q, ERR_DNS_BOGUS, reason);
@@ -232,7 +229,7 @@ void dns_query_release(struct dns_query *q)
 static void context_free(struct resolver_context *c)
 {
     TAILQ_REMOVE(&c->resolver->contexts, c, entry);
-    ub_ctx_delete(c->ub);
+    resolver_ub_free(c->resolver, c->ub);
     resolver_config_free(c->config);
     free(c);
 }
@@ -390,11 +387,11 @@ static bool start_thread(struct resolver *r)
 
 static void free_all(struct resolver *r)
 {
-    struct resolver_context *c = TAILQ_FIRST(&r->contexts);
+    struct resolver_context *c;
     resolver_test_fini(&r->test);
-    resolver_log_close(&r->log, c ? c->ub : NULL);
     while ((c = TAILQ_FIRST(&r->contexts)))
         context_free(c);
+    resolver_log_close(&r->log);
     timer_fini(&r->timeout);
     loop_free(r->loop);
     pthread_mutex_destroy(&r->health_lock);

@@ -67,10 +67,10 @@ static void set(struct setup *s, const char *option, const char *value)
     check(s, ub_ctx_set_option(s->ub, option, value), option);
 }
 
-static void set_zone(struct setup *s, const char *zone, const char *kind)
+static void set_transparent(struct setup *s, const char *zone)
 {
     char value[300];
-    snprintf(value, sizeof(value), "%s. %s", zone, kind);
+    snprintf(value, sizeof(value), "%s. transparent", zone);
     set(s, "local-zone:", value);
 }
 
@@ -101,12 +101,15 @@ static bool is_in(const char *name, const char *zone)
            (n == z || name[n - z - 1] == '.');
 }
 
+/* "transparent": ask the servers. libunbound's "nodefault" says the same in a file, and
+ * does nothing when set as an option. Of a built-in zone above the stub the rest stays
+ * built in. */
 static void clear_builtin(struct setup *s, const char *builtin, const char *stub)
 {
     if (is_in(builtin, stub))
-        set_zone(s, builtin, "nodefault");
+        set_transparent(s, builtin);
     else if (is_in(stub, builtin))
-        set_zone(s, stub, "transparent"); /* the rest of the built-in zone stays */
+        set_transparent(s, stub);
 }
 
 static void clear_builtins(struct setup *s, const char *stub)
@@ -206,6 +209,17 @@ struct ub_ctx *resolver_ub_new(struct resolver *r, const struct resolver_config 
             c->dnssec ? "the settings or the trust anchor" : "the settings");
     if (s.ok)
         return s.ub;
-    ub_ctx_delete(s.ub);
+    resolver_ub_free(r, s.ub);
     return NULL;
+}
+
+void resolver_ub_free(struct resolver *r, struct ub_ctx *ub)
+{
+    struct resolver_context *other = TAILQ_FIRST(&r->contexts);
+    if (!ub)
+        return;
+    ub_ctx_delete(ub);
+    /* The end of any context takes the log of all away. */
+    if (other)
+        resolver_log_attach(&r->log, other->ub);
 }

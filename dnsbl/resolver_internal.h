@@ -71,14 +71,15 @@ struct resolver_log {
 /* Before the first and before each further context. */
 void resolver_log_before_context(struct resolver_log *log, struct ub_ctx *any);
 void resolver_log_attach(struct resolver_log *log, struct ub_ctx *ctx);
-void resolver_log_close(struct resolver_log *log, struct ub_ctx *any);
+/* After the last context. */
+void resolver_log_close(struct resolver_log *log);
 /* One line of it, without the newline (tests). */
 void resolver_log_line(struct resolver_log *log, const char *line);
 /* Why the question failed last, or "". */
 const char *resolver_log_reason(
     const struct resolver_log *log, const char *name, enum dns_type type);
-void resolver_log_keep_reason(
-    struct resolver_log *log, const char *name, enum dns_type type, const char *reason);
+/* "validation failure <question>: reason" -> "reason" */
+const char *resolver_log_shorten(const char *reason);
 
 /* ---- a libunbound context with its questions under way ---- */
 TAILQ_HEAD(dns_query_list, dns_query);
@@ -98,6 +99,8 @@ enum anchor_choice { ANCHOR_REAL, ANCHOR_WRONG };
 /* A context ready for questions, or NULL with `why`. */
 struct ub_ctx *resolver_ub_new(struct resolver *r, const struct resolver_config *c,
     enum anchor_choice anchor, char *why, size_t why_size);
+/* Accepts NULL. */
+void resolver_ub_free(struct resolver *r, struct ub_ctx *ub);
 
 /* ---- the self-test ---- */
 #define PROBES_MAX (ANCHORS_MAX + 2)

@@ -15,14 +15,17 @@
 
 #define LINES_A_MINUTE 20
 
-static const char *type_text(enum dns_type type)
-{
-    return dns_type_name(type);
-}
-
 static void question_key(const char *name, enum dns_type type, char *out, size_t out_size)
 {
-    snprintf(out, out_size, "%s. %s IN", name, type_text(type));
+    snprintf(out, out_size, "%s. %s IN", name, dns_type_name(type));
+}
+
+/* The question is known where the reason is read. */
+const char *resolver_log_shorten(const char *reason)
+{
+    const char *end =
+        strncmp(reason, "validation failure <", 20) == 0 ? strstr(reason, ">: ") : NULL;
+    return end ? end + 3 : reason;
 }
 
 const char *resolver_log_reason(
@@ -48,14 +51,6 @@ static void keep(struct resolver_log *log, const char *key, const char *text)
     snprintf(slot->text, sizeof(slot->text), "%s", text);
 }
 
-void resolver_log_keep_reason(
-    struct resolver_log *log, const char *name, enum dns_type type, const char *reason)
-{
-    char key[280];
-    question_key(name, type, key, sizeof(key));
-    keep(log, key, reason);
-}
-
 /* "... SERVFAIL <name. TYPE IN>: reason" or "validation failure <name. TYPE IN>: reason"
  */
 static bool take_reason(struct resolver_log *log, const char *line)
@@ -73,8 +68,10 @@ static bool take_reason(struct resolver_log *log, const char *line)
     for (size_t i = 0; i < (size_t)(close - open); i++)
         key[i] = open[i];
     key[close - open] = '\0';
-    /* The type and class are upper case, the name lower: as we ask. */
-    keep(log, key, close + 3);
+    /* The type and class are upper case, the name lower: as we ask. What is repeated out
+     * of the cache says nothing new. */
+    if (strcmp(close + 3, "SERVFAIL in cache") != 0)
+        keep(log, key, close + 3);
     return true;
 }
 
@@ -145,10 +142,8 @@ void resolver_log_attach(struct resolver_log *log, struct ub_ctx *ctx)
     ub_ctx_debugout(ctx, log->stream);
 }
 
-void resolver_log_close(struct resolver_log *log, struct ub_ctx *any)
+void resolver_log_close(struct resolver_log *log)
 {
-    if (any)
-        ub_ctx_debugout(any, stderr);
     if (log->stream)
         fclose(log->stream);
 }

@@ -94,8 +94,8 @@ static void probe_answered(void *arg, int rcode, void *packet, int packet_len, i
     enum dns_security security = sec == 1   ? DNS_BOGUS_ANSWER
                                  : sec == 2 ? DNS_SECURE
                                             : DNS_INSECURE;
-    p->verdict = resolver_test_judge(
-        p->kind, p->name, answered, security, why_bogus ? why_bogus : "", text);
+    p->verdict = resolver_test_judge(p->kind, p->name, answered, security,
+        resolver_log_shorten(why_bogus ? why_bogus : ""), text);
     if (p->verdict == RESOLVER_FAILED && !t->text[0])
         snprintf(t->text, sizeof(t->text), "%s", text);
     if (t->open == 0) /* the contexts end in the timer: libunbound is below us now */
@@ -139,10 +139,8 @@ static void ask_probes(struct resolver_test *t)
 
 static void end_contexts(struct resolver_test *t)
 {
-    if (t->real)
-        ub_ctx_delete(t->real);
-    if (t->wrong)
-        ub_ctx_delete(t->wrong);
+    resolver_ub_free(t->resolver, t->real);
+    resolver_ub_free(t->resolver, t->wrong);
     t->real = t->wrong = NULL;
     t->running = false;
 }
