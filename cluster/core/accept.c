@@ -95,7 +95,7 @@ static void launch(struct core *core, struct unit *u, uint64_t handle)
         copy_send(core, u, i);
     work_of(core, u)->asked = (uint16_t)((1u << u->list_count) - 1);
     work_of(core, u)->tries = 1;
-    work_of(core, u)->attempt_at = core->now;
+    work_of(core, u)->copies_at = core->now;
     work_wake(core, work_of(core, u), core->now + core->p.hedge_ns);
 }
 
@@ -204,10 +204,23 @@ static void abort_start(struct core *core, struct accept *a)
 void accept_aborted(struct core *core, struct unit *u)
 {
     struct work *w = work_of(core, u);
+    u->flags |= UF_VERIFY;
     if (!w || w->kind != WORK_ACCEPT)
         return;
     w->storing = true; /* here: the abort is durable */
     work_wake(core, w, core->now);
+}
+
+static bool all_told(const struct core *core, const struct accept *a)
+{
+    for (uint8_t i = 0; i < a->part_count; i++) {
+        const struct unit *u = &core->unit[a->unit[i]];
+        const struct work *w = work_of(core, u);
+        for (int j = 0; j < u->list_count; j++)
+            if (u->list[j] != core->self && (!w || !(w->acked >> j & 1)))
+                return false;
+    }
+    return true;
 }
 
 static bool abort_told(const struct core *core, const struct accept *a)
@@ -245,7 +258,9 @@ static void abort_end(struct core *core, struct accept *a, enum accept_reply wha
 static void abort_run(struct core *core, struct accept *a, struct unit *u, struct work *w)
 {
     if (abort_told(core, a)) {
-        abort_end(core, a, REPLY_451);
+        /* without a lease an heir may own a copy by now and deliver it: say nothing */
+        bool sure = session_lease(core, 0) || all_told(core, a) || MUT(core, MUT_451_FENCED);
+        abort_end(core, a, sure ? REPLY_451 : REPLY_CLOSE);
         return;
     }
     if (core->now > a->abort_at + 4 * CORE_SEC) {
@@ -303,17 +318,7 @@ void accept_run(struct core *core, struct unit *u, struct work *w)
         w->unknown = 0;
         w->tries++;
     }
-    bool again = core->now >= w->attempt_at + core->p.hedge_ns;
-    for (int i = 1; i < u->list_count && !w->storing; i++) {
-        bool first = !(w->asked >> i & 1);
-        if (unit_status(u, i) != LIST_PENDING || peer_down(core, u->list[i]) ||
-            !(again || first))
-            continue;
-        copy_send(core, u, i);
-        w->asked = (uint16_t)(w->asked | 1u << i);
-    }
-    if (again)
-        w->attempt_at = core->now; /* here: when the copies were last sent */
+    copy_send_due(core, u, w);
     work_wake(core, w, core->now + core->p.hedge_ns);
 }
 

@@ -63,6 +63,35 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave || w->steal;
 }
 
+/* Rule W: a fenced holder that is passed over may have been an owner that we never heard
+ * of, with a list of its own. Then everybody who is alive must be asked. */
+static bool is_wide(const struct core *core, const struct unit *u)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && u->list[i] != u->owner && peer_down(core, u->list[i]))
+            return !MUT(core, MUT_NARROW_CLAIM);
+    return false;
+}
+
+static bool outside(const struct core *core, const struct unit *u, const struct work *w,
+                    uint8_t slot)
+{
+    return slot != core->self && peer_member(core, slot) && !peer_down(core, slot) &&
+           core->peer[slot].known && unit_list_find(u, slot) < 0 && !bit_get(w->wide, slot);
+}
+
+static void request(struct core *core, const struct unit *u, const struct work *w,
+                    uint8_t slot, bool steal)
+{
+    struct core_msg m = {.kind = MSG_CLAIM_REQ};
+    unit_row_out(core, u, &m.u.unit.row);
+    m.u.unit.claim_term = w->claim_term;
+    m.u.unit.consented = (uint8_t)w->acked;
+    m.u.unit.owner_gave = w->owner_gave;
+    m.u.unit.steal = steal;
+    core_send(core, slot, &m);
+}
+
 static void ask(struct core *core, struct unit *u, struct work *w)
 {
     int owner_at = unit_list_find(u, u->owner);
@@ -72,14 +101,13 @@ static void ask(struct core *core, struct unit *u, struct work *w)
             continue;
         if (owner_lives && i != owner_at)
             continue; /* its consent is what the others want to see */
-        struct core_msg m = {.kind = MSG_CLAIM_REQ};
-        unit_row_out(core, u, &m.u.unit.row);
-        m.u.unit.claim_term = w->claim_term;
-        m.u.unit.consented = (uint8_t)w->acked;
-        m.u.unit.owner_gave = w->owner_gave;
-        m.u.unit.steal = w->steal && owner_lives;
-        core_send(core, u->list[i], &m);
+        request(core, u, w, u->list[i], w->steal && owner_lives);
     }
+    if (owner_lives || !is_wide(core, u))
+        return;
+    for (uint8_t i = 1; i <= core->peer_count && !core_out_full(core); i++)
+        if (outside(core, u, w, i))
+            request(core, u, w, i, false);
 }
 
 /* C2, evaluated at the moment of finishing, with the newest fences. */
@@ -89,6 +117,9 @@ static bool complete(const struct core *core, const struct unit *u, const struct
         return !w->steal;
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && !peer_down(core, u->list[i]) && !(w->acked >> i & 1))
+            return false;
+    for (uint8_t i = 1; i <= core->peer_count && is_wide(core, u); i++)
+        if (outside(core, u, w, i))
             return false;
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave;
 }
@@ -324,6 +355,7 @@ static void said_no(struct core *core, struct unit *u, struct work *w,
         w->acked = 0;
         w->unknown = 0;
         w->owner_gave = false;
+        memset(w->wide, 0, sizeof(w->wide));
     }
 }
 
@@ -333,7 +365,7 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &a->row.id);
     struct work *w = u ? work_of(core, u) : NULL;
     int i = u ? unit_list_find(u, slot) : -1;
-    if (!w || w->kind != WORK_CLAIM || a->claim_term != w->claim_term || i < 0)
+    if (!w || w->kind != WORK_CLAIM || a->claim_term != w->claim_term)
         return;
     bool ok = a->answer == ANS_OK && a->row.owner == core->node &&
               a->row.owner_epoch == core->epoch;
@@ -343,9 +375,12 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
     }
     if (ok)
         unit_merge_facts(core, u, &a->row);
-    else
-        w->unknown = (uint16_t)(w->unknown | 1u << i);
-    w->acked = (uint16_t)(w->acked | 1u << i);
+    i = unit_list_find(u, slot);
+    bit_set(w->wide, slot);
+    if (i >= 0) {
+        w->acked = (uint16_t)(w->acked | 1u << i);
+        w->unknown = (uint16_t)(w->unknown | (unsigned)!ok << i);
+    }
     if (slot == u->owner)
         w->owner_gave = true;
     w->tries = 1;

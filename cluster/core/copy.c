@@ -123,7 +123,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         unit_set_status(u, i, LIST_HOLD);
     if (w && w->kind == WORK_ACCEPT)
         accept_copy_answer(core, u, w, i, a->answer == ANS_OK);
-    else if (w)
+    else if (w && a->answer == ANS_OK)
         work_wake(core, w, core->now);
 }
 
@@ -174,6 +174,25 @@ static bool wants_holder(const struct core *core, const struct unit *u, uint8_t 
     return have + pending < core->cfg.copies;
 }
 
+/* Copies that are asked for at once, and again every hedge_ns. True if some are missing. */
+bool copy_send_due(struct core *core, struct unit *u, struct work *w)
+{
+    bool again = core->now >= w->copies_at + core->p.hedge_ns, busy = false;
+    for (int i = 0; i < u->list_count && !w->storing; i++) {
+        if (unit_status(u, i) != LIST_PENDING || u->list[i] == core->self ||
+            peer_down(core, u->list[i]))
+            continue;
+        busy = true;
+        if (!again && (w->asked >> i & 1))
+            continue;
+        copy_send(core, u, i);
+        w->asked = (uint16_t)(w->asked | 1u << i);
+    }
+    if (again)
+        w->copies_at = core->now;
+    return busy;
+}
+
 bool copy_repair(struct core *core, struct unit *u, struct work *w)
 {
     uint8_t have = unit_holders(core, u);
@@ -188,12 +207,7 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w)
             w->storing = true; /* stored here before the copy is sent */
         }
     }
-    for (int i = 0; i < u->list_count && !w->storing; i++)
-        if (unit_status(u, i) == LIST_PENDING && u->list[i] != core->self &&
-            !peer_down(core, u->list[i])) {
-            copy_send(core, u, i);
-            busy = true;
-        }
+    busy = copy_send_due(core, u, w);
     return release_extra(core, u, w) || busy || w->storing || have < core->cfg.copies;
 }
 

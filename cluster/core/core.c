@@ -239,6 +239,12 @@ uint64_t core_store_one(struct core *core, const struct store_op *op)
 static void unit_stored(struct core *core, const struct parked *k, bool full)
 {
     struct unit *u = unit_find(core, &k->id);
+    if (k->epoch != core->epoch) {
+        /* the session is over, but whether the first row got in still matters */
+        if (k->what == AFTER_COPY || k->what == AFTER_ACCEPT || k->what == AFTER_ABORT)
+            copy_stored(core, &k->id, full);
+        return;
+    }
     switch ((enum after)k->what) {
     case AFTER_COPY:
         copy_stored(core, &k->id, full);
@@ -274,8 +280,7 @@ static void unpark(struct core *core, struct parked *k, bool full)
             core_send(core, k->slot, &k->msg);
         break;
     case PARK_UNIT:
-        if (k->epoch == core->epoch)
-            unit_stored(core, k, full);
+        unit_stored(core, k, full);
         break;
     case PARK_EPOCH:
         if (k->epoch == core->epoch)
@@ -320,6 +325,7 @@ void core_new_session(struct core *core)
     for (uint32_t i = 0; i < core->unit_high; i++) {
         struct unit *u = &core->unit[i];
         if (u->flags & UF_USED) {
+            deliver_suspend(core, u);
             work_drop(core, u);
             u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED | UF_ACCEPTING);
         }

@@ -43,6 +43,16 @@ void deliver_start(struct core *core, struct unit *u)
     u->flags |= UF_STARTED;
 }
 
+/* The session ends with an attempt under way: what it did becomes a doubt. */
+void deliver_suspend(struct core *core, struct unit *u)
+{
+    const struct work *w = work_of(core, u);
+    if (!w || w->kind != WORK_OWN || w->attempt == 0)
+        return;
+    u->doubt |= w->attempt_rcpts & ~(u->delivered | u->failed);
+    u->attempt = w->attempt;
+}
+
 static void send_intent(struct core *core, struct unit *u, struct work *w)
 {
     for (int i = 0; i < u->list_count; i++) {

@@ -49,6 +49,9 @@ enum mutant {
     MUT_NO_SEAL,           /* new voters start with an empty table */
     MUT_NO_STALE_WAIT,     /* no wait for holders that could have claimed */
     MUT_EPOCH_REUSED,      /* a restart keeps its epoch */
+    MUT_451_FENCED,        /* 451 although an heir may have a copy (rule A) */
+    MUT_FENCE_NEW,         /* sessions that never had a lease are fenced (rule G) */
+    MUT_NARROW_CLAIM,      /* claims ask only their list (rule W) */
     MUT_COUNT
 };
 #ifdef CORE_SIM
@@ -264,7 +267,8 @@ struct work {
     uint64_t hold_until;
     uint64_t outcome_rcpts, outcome_attempt;
     uint64_t prefer; /* CLAIM: not before */
-    uint16_t held_before; /* copies acknowledged when accept ended */
+    uint64_t copies_at;   /* when copies were last sent */
+    uint8_t wide[(SLOTS + 7) / 8]; /* CLAIM: members outside the list that consented */
 };
 
 struct accept {
@@ -522,6 +526,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void copy_stored(struct core *core, const struct unit_id *id, bool full);
+bool copy_send_due(struct core *core, struct unit *u, struct work *w);
 bool copy_repair(struct core *core, struct unit *u, struct work *w);
 /* claim.c */
 void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal);
@@ -556,6 +561,7 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void outcome_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
+void deliver_suspend(struct core *core, struct unit *u);
 bool attempt_ours(const struct core *core, uint64_t attempt);
 void deliver_start(struct core *core, struct unit *u);
 /* gc.c */

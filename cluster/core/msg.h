@@ -182,7 +182,7 @@ struct msg_fence {
     uint32_t epoch;
     uint32_t hold_s; /* RESIGN: heirs wait that long */
     uint8_t answer;  /* enum fence_answer */
-    uint8_t flags;   /* 1 resigned, 2 forced by the operator */
+    uint8_t flags;   /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease */
 };
 
 enum cfg_op {

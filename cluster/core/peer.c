@@ -111,7 +111,7 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
     }
     int64_t drift = (int64_t)((core->now - p->d_at) / 1000000 * core->p.rho_ppm);
     bool lost = d < p->d_min - drift - (int64_t)(250 * CORE_MS);
-    if (d < p->d_min || core->now - p->d_at > 10 * CORE_SEC) {
+    if (d <= p->d_min + drift) { /* explained by drift alone: the new anchor, no delay in it */
         p->d_min = d;
         p->d_at = core->now;
     }

@@ -138,7 +138,6 @@ void unit_list_remove(struct core *core, struct unit *u, int i)
         w->unknown = squeeze(w->unknown, i);
         w->out_acked = squeeze(w->out_acked, i);
         w->asked = squeeze(w->asked, i);
-        w->held_before = squeeze(w->held_before, i);
     }
     unit_digest(core, u);
 }

@@ -157,22 +157,25 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
 
 /* ---- fences ---- */
 
-static bool may_fence(const struct core *core, const struct peer *p, uint32_t epoch)
+static bool may_fence(const struct core *core, const struct peer *p, uint32_t epoch,
+                      bool asked)
 {
     if (p->sess.fenced >= epoch)
         return true;
-    if (p->node == core->node)
+    /* a session that never asked for a lease has no right that a lease could bound */
+    if (p->node == core->node || (epoch > p->sess.cur && !asked && !MUT(core, MUT_FENCE_NEW)))
         return false;
     if (MUT(core, MUT_FENCE_EARLY))
         return true;
     return !voter_quarantined(core) && core->now >= p->promise_until;
 }
 
-static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch)
+/* `asked`: the collector has seen a LeaseReq of that session. */
+static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch, bool asked)
 {
     struct peer *p = &core->peer[slot];
     if (!is_voter(core, core->self) || !config_voter_active(core) ||
-        !may_fence(core, p, epoch)) {
+        !may_fence(core, p, epoch, asked)) {
         if (voter_quarantined(core))
             SOMETIMES(core, ST_QUARANTINE);
         return false;
@@ -189,7 +192,7 @@ void voter_fence_req(struct core *core, uint8_t slot, const struct core_msg *msg
     uint8_t target = peer_slot(core, f->node);
     if (target == 0 || msg->env.cfg_ver < core->paxos.sealed)
         return;
-    bool ok = vote_fence(core, target, f->epoch);
+    bool ok = vote_fence(core, target, f->epoch, f->flags & 4);
     struct core_msg m = {.kind = MSG_FENCE_RSP};
     m.u.fence = *f;
     m.u.fence.answer = ok ? FENCE_OK : FENCE_NO;
@@ -277,7 +280,7 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
     }
     bool long_ago = core->now > p->fence_started_at + 10 * CORE_SEC;
     p->fence_round_at = core->now + (long_ago ? 5 : 1) * CORE_SEC;
-    if (vote_fence(core, target, epoch)) {
+    if (vote_fence(core, target, epoch, true)) {
         if (p->sess_token <= core->token_done)
             bit_set(p->fence_ok, core->self);
         else if (core->parked_count < core->limits.parked / 2)
@@ -287,6 +290,7 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
     struct core_msg m = {.kind = MSG_FENCE_REQ};
     m.u.fence.node = p->node;
     m.u.fence.epoch = epoch;
+    m.u.fence.flags = 4;
     for (uint8_t i = 1; i <= core->peer_count; i++)
         if (i != core->self && i != target && is_voter(core, i))
             core_send(core, i, &m);
@@ -296,7 +300,7 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
 static void check_target(struct core *core, uint8_t i)
 {
     struct peer *p = &core->peer[i];
-    uint32_t epoch = p->sess.cur > p->known ? p->sess.cur : p->known;
+    uint32_t epoch = p->sess.cur;
     if (epoch == 0 || epoch <= p->fenced || core->now < p->fence_round_at ||
         !peer_member(core, i))
         return;

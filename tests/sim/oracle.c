@@ -295,7 +295,8 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
 static void same_unit(struct sim *sim, struct attempt *a, struct god_unit *g, int r)
 {
     const struct attempt *p = &sim->attempt[g->delivered_by[r] - 1];
-    int cause = cause_of(sim, g, p, a, r);
+    const struct attempt *first = p->gate_at <= a->gate_at ? p : a; /* dots may overtake */
+    int cause = cause_of(sim, g, first, first == p ? a : p, r);
     TRACE(sim, "DUPLICATE %llx.%u rcpt %d: n%u then n%u, D%d", SHORT(&g->id), r, p->node,
         a->node, cause);
     if (cause == 0)
