@@ -546,6 +546,7 @@ void schedule_free(struct schedule *s)
     router_free(s->router);
     loop_free(s->loop);
     units_free(s->units);
+    free(s->loops);
     settings_unref(s->settings);
     pthread_mutex_destroy(&s->stats_lock);
     free(s);

@@ -20,6 +20,7 @@ struct schedule_stats {
 struct schedule *schedule_new(struct delivery_env *env, struct settings *settings);
 /* Before schedule_start: what the scan of the store found. */
 void schedule_add_scanned(struct schedule *s, const struct scan_unit *unit);
+/* Takes the array (made by mem_alloc), borrows what is in it. */
 void schedule_start(
     struct schedule *s, struct delivery_loop **loops, unsigned loop_count);
 /* Any thread: a message that is durable and ours. Takes a reference of its own. */

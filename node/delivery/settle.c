@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "node/delivery/settle.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/metrics.h"
+#include "node/delivery/retry.h"
+#include "node/delivery/settle_internal.h"
+
+static bool is_final_now(const struct settlement *t, const struct fate *f)
+{
+    return f->err == ERR_OK || err_class(f->err) == ERR_CLASS_PERMANENT ||
+           (t->expires && !f->possible_duplicate);
+}
+
+static enum rcpt_state state_after(const struct settlement *t, const struct fate *f)
+{
+    if (f->err == ERR_OK)
+        return RCPT_DELIVERED;
+    if (!is_final_now(t, f))
+        return f->possible_duplicate ? RCPT_IN_DOUBT : RCPT_DEFERRED;
+    return f->err == ERR_EXPIRED || err_class(f->err) == ERR_CLASS_TRANSIENT ? RCPT_EXPIRED
+                                                                           : RCPT_BOUNCED;
+}
+
+/* --- the log --- */
+
+static enum log_event event_of(enum rcpt_state state)
+{
+    static const enum log_event events[] = {[RCPT_DEFERRED] = LOG_EV_DEFERRED,
+        [RCPT_IN_DOUBT] = LOG_EV_DEFERRED,
+        [RCPT_DELIVERED] = LOG_EV_DELIVERED,
+        [RCPT_BOUNCED] = LOG_EV_BOUNCED,
+        [RCPT_EXPIRED] = LOG_EV_EXPIRED,
+        [RCPT_DROPPED] = LOG_EV_DROPPED,
+        [RCPT_SUPPRESSED] = LOG_EV_SUPPRESSED};
+    return events[state];
+}
+
+static void count_outcome(enum rcpt_state state, bool possible_duplicate)
+{
+    if (state == RCPT_DELIVERED)
+        metric_add(METRIC_delivered_total, 1);
+    else if (state == RCPT_BOUNCED)
+        metric_add(METRIC_bounced_total, 1);
+    else if (state == RCPT_EXPIRED)
+        metric_add(METRIC_expired_total, 1);
+    else
+        metric_add(METRIC_deferred_total, 1);
+    if (possible_duplicate)
+        metric_add(METRIC_possible_duplicate_total, 1);
+}
+
+static void log_outcome(
+    const struct settlement *t, const struct rcpt_record *rec, const struct fate *f)
+{
+    const struct parcel *p = t->parcel;
+    int64_t delay = t->now.ms - parcel_message(p)->created.ms;
+    struct record r;
+    record_init(&r, event_of(rec->state));
+    record_msg_id(&r, "id", p->id.msg);
+    record_slice(&r, "to", rec->rcpt.address);
+    if (p->mx[0])
+        record_str(&r, "mx", p->mx);
+    if (p->ip[0])
+        record_str(&r, "ip", p->ip);
+    if (p->ip[0])
+        record_str(&r, "tls", p->tls[0] ? p->tls : "none");
+    record_str(&r, "dsn", f->status);
+    record_slice(&r, "reply", f->reply);
+    record_printf(&r, "delay", "%" PRId64 ".%03d", delay / 1000, (int)(delay % 1000));
+    if (f->possible_duplicate)
+        record_str(&r, "possible_duplicate", "D7");
+    if (!rcpt_state_is_final(rec->state)) {
+        char wait[24];
+        duration_format(rec->next_due.ms - t->now.ms, wait);
+        record_str(&r, "next", wait);
+    }
+    record_emit(&r);
+}
+
+/* --- the records --- */
+
+static struct wall due_after(
+    const struct settlement *t, const struct rcpt_record *rec, enum rcpt_state state)
+{
+    const struct message_unit *unit = parcel_unit(t->parcel);
+    const struct message *m = parcel_message(t->parcel);
+    int64_t first = t->settings->retry.first_ms, max = t->settings->retry.max_ms;
+    int64_t wait = state == RCPT_IN_DOUBT ? retry_in_doubt_ms(first, max, rec->attempts)
+                                          : retry_wait_ms(first, max, rec->attempts);
+    int64_t due = t->now.ms + wait;
+    int64_t warn = m->created.ms + unit->delay_warning_ms;
+    if (unit->delay_warning_ms > 0 && !rec->delay_dsn_sent && warn > t->now.ms && due > warn)
+        due = warn; /* so that the warning is not late */
+    if (t->clock_trusted && unit->expires.ms > t->now.ms && due > unit->expires.ms)
+        due = unit->expires.ms; /* one last attempt, then it is over */
+    return (struct wall){due};
+}
+
+/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is shown
+ * with the class that it has for us. */
+static void fit_status(struct fate *f, bool final)
+{
+    if (f->err != ERR_OK)
+        f->status[0] = final ? '5' : '4';
+}
+
+static struct rcpt_record record_after(struct settlement *t, unsigned i)
+{
+    struct parcel *p = t->parcel;
+    struct fate *f = &p->fates[i];
+    struct rcpt_record rec = parcel_rcpt(p, i);
+    rec.state = state_after(t, f);
+    if (rec.attempts < UINT16_MAX)
+        rec.attempts++;
+    rec.last_attempt = t->now;
+    if (rec.first_attempt.ms == 0)
+        rec.first_attempt = t->now;
+    fit_status(f, rcpt_state_is_final(rec.state));
+    rec.last_reply = f->reply;
+    rec.last_status = slice_str(f->status);
+    rec.last_mx = slice_str(p->mx);
+    rec.attempt_id = f->possible_duplicate ? p->attempt.id : 0;
+    if (!rcpt_state_is_final(rec.state))
+        rec.next_due = due_after(t, &rec, rec.state);
+    return rec;
+}
+
+static void write_records(struct settlement *t)
+{
+    struct parcel *p = t->parcel;
+    unsigned count = parcel_rcpt_count(p);
+    int64_t due = INT64_MAX;
+    bool done = true;
+    t->records = arena_alloc(p->arena, count * sizeof(*t->records));
+    for (unsigned i = 0; i < count; i++) {
+        struct rcpt_record rec = parcel_rcpt(p, i);
+        if (p->fates[i].tried) {
+            rec = record_after(t, i);
+            log_outcome(t, &rec, &p->fates[i]);
+            count_outcome(rec.state, p->fates[i].possible_duplicate);
+            t->index[t->record_count] = (uint16_t)i;
+            t->records[t->record_count++] = rec;
+        }
+        if (rcpt_state_is_final(rec.state))
+            continue;
+        done = false;
+        if (rec.next_due.ms < due)
+            due = rec.next_due.ms;
+    }
+    t->store.unit_done = done;
+    t->store.next_due = (struct wall){done ? 0 : due};
+}
+
+/* --- durable --- */
+
+static void outcome_durable(struct store_op *op, void *owner)
+{
+    struct store_settle *stored = CONTAINER_OF(op, struct store_settle, op);
+    struct settlement *t = CONTAINER_OF(stored, struct settlement, store);
+    struct parcel *p = t->parcel;
+    const struct delivery_env *env = delivery_loop_env(t->dl);
+    void (*settled)(void *) = t->settled;
+    void *ctx = t->ctx;
+    (void)owner;
+    p->result = t->store.unit_done ? PARCEL_SETTLED : PARCEL_DEFERRED;
+    p->next_due = t->store.next_due;
+    if (op->result == ERR_STORE_NOT_FOUND)
+        p->result = PARCEL_SETTLED; /* removed meanwhile by an operator */
+    if (op->result == ERR_OK && t->dsn_count > 0) {
+        p->dsns = mem_alloc(t->dsn_count * sizeof(*p->dsns));
+        memcpy(p->dsns, t->dsns, t->dsn_count * sizeof(*p->dsns));
+        p->dsn_count = t->dsn_count;
+        t->dsn_count = 0;
+    }
+    settlement_free(t);
+    schedule_parcel_home(env->schedule, p);
+    if (settled)
+        settled(ctx);
+}
+
+void settlement_store(struct settlement *t)
+{
+    const struct delivery_env *env = delivery_loop_env(t->dl);
+    t->store.op.reply_to = delivery_loop_mailbox(t->dl);
+    t->store.op.done = outcome_durable;
+    t->store.unit = t->parcel->id;
+    t->store.rcpts = t->records;
+    t->store.rcpt_count = (uint16_t)t->record_count;
+    t->store.dsns = t->dsns;
+    t->store.dsn_count = t->dsn_count;
+    rights_outcome(env->rights, &t->store);
+}
+
+void settlement_free(struct settlement *t)
+{
+    for (unsigned i = 0; i < t->dsn_count; i++)
+        message_unref(t->dsns[i]);
+    settings_unref(t->settings);
+    free(t->index);
+    free(t);
+}
+
+void settle_parcel(struct delivery_loop *dl, struct settings *settings, struct parcel *parcel,
+    void (*settled)(void *ctx), void *ctx)
+{
+    const struct delivery_env *env = delivery_loop_env(dl);
+    struct settlement *t = mem_zalloc(sizeof(*t));
+    t->dl = dl;
+    t->settings = settings_ref(settings);
+    t->parcel = parcel;
+    t->settled = settled;
+    t->ctx = ctx;
+    t->now = wall_now();
+    t->clock_trusted = rights_clock_trusted(env->rights, t->now);
+    t->expires = t->clock_trusted && parcel_unit(parcel)->expires.ms <= t->now.ms;
+    if (!parcel->fates)
+        parcel_begin_fates(parcel);
+    t->index = mem_alloc(parcel_rcpt_count(parcel) * sizeof(*t->index));
+    write_records(t);
+    if (settlement_wants_dsn(t))
+        settlement_make_dsns(t);
+    else
+        settlement_store(t);
+}

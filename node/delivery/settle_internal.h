@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One settlement under way, for settle*.c. */
+#ifndef NODE_DELIVERY_SETTLE_INTERNAL_H
+#define NODE_DELIVERY_SETTLE_INTERNAL_H
+
+#include "node/delivery/settle.h"
+
+/* failure, delay, success: at most one DSN of each kind comes from one settlement, and one
+ * more for the postmaster when it is a DSN itself that fails. */
+#define SETTLEMENT_DSNS 4
+
+struct settlement {
+    struct store_settle store;
+    struct delivery_loop *dl;
+    struct settings *settings;
+    struct parcel *parcel;
+    void (*settled)(void *ctx);
+    void *ctx;
+    struct wall now;
+    bool clock_trusted;
+    bool expires; /* past the unit's lifetime: what would be deferred is final */
+    struct rcpt_record *records; /* those that changed; in the parcel's arena */
+    uint16_t *index;             /* position of each in the unit */
+    unsigned record_count;
+    struct message *dsns[SETTLEMENT_DSNS];
+    unsigned dsn_count;
+};
+
+/* settle_dsn.c */
+bool settlement_wants_dsn(const struct settlement *t);
+/* On a helper, reading the body when it is not in memory; then settlement_store. */
+void settlement_make_dsns(struct settlement *t);
+
+/* settle.c */
+void settlement_store(struct settlement *t);
+void settlement_free(struct settlement *t);
+
+#endif
