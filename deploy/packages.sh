@@ -3,15 +3,19 @@
 # What a Debian 12 machine needs, in one place; sourced by deploy/demo and tests/run.
 # libevent must be 2.1.12-stable-8+deb12u1 or later (a security fix).
 
+# shellcheck disable=SC2034  # used by those who source it
 packages_build="gcc libc6-dev make cmake ninja-build pkg-config
     libevent-dev liblmdb-dev libunbound-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
     libyaml-dev libjansson-dev libssl-dev libgsasl-dev libcrypt-dev libidn2-dev libpsl-dev
     dns-root-data publicsuffix ca-certificates"
-packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket-ssl-perl python3 whois"
+# shellcheck disable=SC2034
+packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket-ssl-perl python3"
+# shellcheck disable=SC2034
 packages_test="clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev ccache
     python3-pytest python3-dnspython python3-cryptography nsd ldnsutils msmtp
     spin mandoc shellcheck bash-completion iproute2 procps strace"
 # Postfix and OpenSMTPD conflict: the first is installed, the second only unpacked by its tests.
+# shellcheck disable=SC2034
 packages_peers="postfix libdb5.3 libevent-2.1-7 libpam0g"
 
 packages_missing() {

@@ -22,7 +22,8 @@ static const char usage[] =
     "The Baton relay daemon. Runs in the foreground and logs to standard error.\n"
     "\n"
     "  -c, --config FILE   settings (default " DEFAULT_CONFIG ")\n"
-    "      --check-config  check the settings and all they name, then exit: 0 good, 1 bad\n"
+    "      --check-config  check the settings and all they name, then exit: 0 good, 1 "
+    "bad\n"
     "      --print-config  print the effective settings with defaults, then exit\n"
     "  -h, --help          this text\n"
     "      --version       the version\n"
@@ -40,9 +41,9 @@ struct arguments {
 static bool parse_arguments(int argc, char **argv, struct arguments *out, int *exit_code)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-        {"check-config", no_argument, NULL, 'k'}, {"print-config", no_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0}};
+        {"check-config", no_argument, NULL, 'k'},
+        {"print-config", no_argument, NULL, 'p'}, {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'}, {NULL, 0, NULL, 0}};
     int option;
     *exit_code = 0;
     while ((option = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
@@ -83,7 +84,8 @@ static void missing_file_help(const char *file)
     if (access(file, F_OK) == 0 || errno != ENOENT)
         return;
     fprintf(stderr,
-        "next step: copy /usr/share/doc/baton/baton.yaml to %s and adapt it, or name another "
+        "next step: copy /usr/share/doc/baton/baton.yaml to %s and adapt it, or name "
+        "another "
         "file with -c (baton.yaml(5) explains each key)\n",
         file);
 }

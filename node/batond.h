@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The daemon: builds the rooms from the bottom up, runs them, and takes them down in the order
- * that loses nothing. For batond*.c. */
+/* The daemon: builds the rooms from the bottom up, runs them, and takes them down in the
+ * order that loses nothing. For batond*.c. */
 #ifndef NODE_BATOND_H
 #define NODE_BATOND_H
 
@@ -52,6 +52,8 @@ bool node_reload(struct node *n, struct settings_problems *problems);
 /* batond_face.c: what batonctl and HTTP see. */
 bool face_open(struct node *n, char *why, size_t why_size);
 void face_close(struct node *n);
+/* After the helpers have ended. */
+void face_free(struct node *n);
 /* Once a second. */
 void face_tick(struct node *n);
 

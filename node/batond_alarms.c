@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What wakes somebody at night, in words: a condition, since when, and the next step. Each is
- * looked at once a second, raised once, and cleared by itself when it is over. */
+/* What wakes somebody at night, in words: a condition, since when, and the next step.
+ * Each is looked at once a second, raised once, and cleared by itself when it is over. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -22,7 +22,8 @@ static bool queue_full(struct node *n, char *text, size_t size)
     if (s.intake_open)
         return false;
     snprintf(text, size, "the queue uses %llu of %llu MB: new mail is refused with 452",
-        (unsigned long long)(s.used_bytes >> 20), (unsigned long long)(s.quota_bytes >> 20));
+        (unsigned long long)(s.used_bytes >> 20),
+        (unsigned long long)(s.quota_bytes >> 20));
     return true;
 }
 
@@ -65,8 +66,8 @@ static bool certificate_ends(struct node *n, char *text, size_t size)
 static bool few_descriptors(struct node *n, char *text, size_t size)
 {
     struct rlimit limit;
-    unsigned wanted = n->settings->limits.connections +
-                      n->settings->limits.delivery_connections + 200;
+    unsigned wanted =
+        n->settings->limits.connections + n->settings->limits.delivery_connections + 200;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
         return false;
     snprintf(text, size, "%llu file descriptors allowed, %u connections configured",
@@ -82,7 +83,8 @@ static const struct {
     {"queue_full", queue_full,
         "free disk space or raise queue.quota; batonctl queue shape shows what fills it"},
     {"dnssec_broken", resolver_broken,
-        "check the clock, resolver.trust_anchor and the forwarders; batonctl resolve . SOA"},
+        "check the clock, resolver.trust_anchor and the forwarders; batonctl resolve . "
+        "SOA"},
     {"dns_silent", resolver_silent,
         "check the network and resolver.forward; batonctl resolve . NS"},
     {"clock_untrusted", clock_untrusted,

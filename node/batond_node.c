@@ -102,9 +102,11 @@ static void flush_log(void *ctx)
 static bool open_disk(struct node *n)
 {
     char dir[4096], why[1024];
-    struct store_settings store = {.dir = dir, .quota_bytes = n->settings->queue.quota_bytes};
+    struct store_settings store = {
+        .dir = dir, .quota_bytes = n->settings->queue.quota_bytes};
     if (mkdir(n->settings->data_dir, 0700) != 0 && errno != EEXIST) {
-        snprintf(why, sizeof(why), "data_dir %s cannot be made: %s; make it, owned by batond's user",
+        snprintf(why, sizeof(why),
+            "data_dir %s cannot be made: %s; make it, owned by batond's user",
             n->settings->data_dir, strerror(errno));
         return refuse(why);
     }
@@ -130,8 +132,8 @@ static void unit_found(const struct scan_unit *unit, void *ctx)
 static void scan_progress(uint64_t done, uint64_t total, void *ctx)
 {
     (void)ctx;
-    log_say(LOG_EV_STORE, "reading the queue: %llu of %llu units", (unsigned long long)done,
-        (unsigned long long)total);
+    log_say(LOG_EV_STORE, "reading the queue: %llu of %llu units",
+        (unsigned long long)done, (unsigned long long)total);
     log_flush();
 }
 
@@ -168,7 +170,9 @@ static void *run_loop(void *arg)
 static void make_loops(struct node *n)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    n->loop_count = n->settings->loops ? n->settings->loops : cores > 0 ? (unsigned)cores : 1;
+    n->loop_count = n->settings->loops ? n->settings->loops
+                    : cores > 0        ? (unsigned)cores
+                                       : 1;
     n->loops = mem_zalloc(n->loop_count * sizeof(*n->loops));
     for (unsigned i = 0; i < n->loop_count; i++) {
         struct node_loop *l = &n->loops[i];
@@ -269,7 +273,8 @@ static bool open_delivery(struct node *n)
 
 static void start_delivery(struct node *n)
 {
-    struct delivery_loop **all = mem_zalloc(n->loop_count * sizeof(struct delivery_loop *));
+    struct delivery_loop **all =
+        mem_zalloc(n->loop_count * sizeof(struct delivery_loop *));
     for (unsigned i = 0; i < n->loop_count; i++)
         all[i] = n->loops[i].delivery;
     schedule_start(n->schedule, all, n->loop_count);
@@ -321,8 +326,8 @@ bool node_reload(struct node *n, struct settings_problems *problems)
         intake_check(s, problems);
     if (problems->count > 0 || !intake_reload(n->intake, s, problems)) {
         log_problems(problems);
-        log_say(LOG_EV_CONFIG_PROBLEM, "%u problems: the settings in force stay as they are",
-            problems->count);
+        log_say(LOG_EV_CONFIG_PROBLEM,
+            "%u problems: the settings in force stay as they are", problems->count);
         settings_unref(s);
         tell_systemd("READY=1");
         return false;
@@ -358,6 +363,7 @@ static void close_rooms(struct node *n)
         intake_free(n->intake);
     schedule_free(n->schedule);
     workers_free(n->helpers);
+    face_free(n);
     for (unsigned i = 0; i < n->loop_count; i++) {
         mailbox_drain(loop_mailbox(n->loops[i].loop));
         delivery_loop_free(n->loops[i].delivery);

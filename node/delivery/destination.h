@@ -82,7 +82,7 @@ struct schedule {
     struct timer sweep_timer;
     unsigned sweep_round;
     unsigned session_count, destination_count, failing_active;
-    uint64_t active, ready, held, hot_bytes;
+    uint64_t active, ready, held, hot_bytes, in_doubt;
     uint8_t generation; /* of the settings; a unit of another one is matched anew */
     bool match_needs_message;
     bool stopping;

@@ -48,6 +48,7 @@ struct parcel {
     /* result */
     enum parcel_result result;
     struct wall next_due;
+    uint16_t in_doubt;      /* recipients, when deferred */
     bool connection_failed; /* deferred because no hop could be reached or spoken to */
     struct message **dsns;  /* durable now: to be scheduled */
     unsigned dsn_count;

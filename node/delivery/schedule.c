@@ -192,6 +192,7 @@ static void unit_gone(struct schedule *s, struct sched_unit *unit)
 {
     struct group *g = unit->group;
     forget_hot(s, unit);
+    s->in_doubt -= unit->in_doubt;
     units_remove(s->units, unit);
     g->unit_count--;
     group_forget_if_empty(g);
@@ -203,6 +204,8 @@ static void unit_deferred(
     forget_hot(s, unit);
     unit->place = UNIT_WAITING;
     unit->connection_failed = parcel->connection_failed;
+    s->in_doubt += (uint64_t)parcel->in_doubt - unit->in_doubt;
+    unit->in_doubt = parcel->in_doubt;
     if (unit->connection_failed)
         TAILQ_INSERT_TAIL(&unit->group->failed, unit, line);
     schedule_unit_wait(s, unit, parcel->next_due.ms);
@@ -285,6 +288,7 @@ static void publish_stats(struct schedule *s)
         .held = s->held,
         .active = s->active,
         .hot_bytes = s->hot_bytes,
+        .in_doubt = s->in_doubt,
         .memory_bytes = units_memory(s->units),
         .destinations = s->destination_count,
         .sessions = s->session_count};

@@ -11,8 +11,8 @@
 
 struct schedule_stats {
     uint64_t units, due, held, active, hot_bytes, memory_bytes;
+    uint64_t in_doubt; /* recipients */
     uint32_t destinations, sessions;
-    int64_t oldest_ms; /* age of the oldest unit, -1: none */
 };
 
 /* Nothing runs yet. `env->schedule` is filled in. Settings: one reference is taken over.

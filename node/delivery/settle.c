@@ -21,8 +21,9 @@ static enum rcpt_state state_after(const struct settlement *t, const struct fate
         return RCPT_DELIVERED;
     if (!is_final_now(t, f))
         return f->possible_duplicate ? RCPT_IN_DOUBT : RCPT_DEFERRED;
-    return f->err == ERR_EXPIRED || err_class(f->err) == ERR_CLASS_TRANSIENT ? RCPT_EXPIRED
-                                                                           : RCPT_BOUNCED;
+    return f->err == ERR_EXPIRED || err_class(f->err) == ERR_CLASS_TRANSIENT
+               ? RCPT_EXPIRED
+               : RCPT_BOUNCED;
 }
 
 /* --- the log --- */
@@ -93,15 +94,16 @@ static struct wall due_after(
                                           : retry_wait_ms(first, max, rec->attempts);
     int64_t due = t->now.ms + wait;
     int64_t warn = m->created.ms + unit->delay_warning_ms;
-    if (unit->delay_warning_ms > 0 && !rec->delay_dsn_sent && warn > t->now.ms && due > warn)
+    if (unit->delay_warning_ms > 0 && !rec->delay_dsn_sent && warn > t->now.ms &&
+        due > warn)
         due = warn; /* so that the warning is not late */
     if (t->clock_trusted && unit->expires.ms > t->now.ms && due > unit->expires.ms)
         due = unit->expires.ms; /* one last attempt, then it is over */
     return (struct wall){due};
 }
 
-/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is shown
- * with the class that it has for us. */
+/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is
+ * shown with the class that it has for us. */
 static void fit_status(struct fate *f, bool final)
 {
     if (f->err != ERR_OK)
@@ -148,6 +150,8 @@ static void write_records(struct settlement *t)
         if (rcpt_state_is_final(rec.state))
             continue;
         done = false;
+        if (rec.state == RCPT_IN_DOUBT && p->in_doubt < UINT16_MAX)
+            p->in_doubt++;
         if (rec.next_due.ms < due)
             due = rec.next_due.ms;
     }
@@ -204,8 +208,8 @@ void settlement_free(struct settlement *t)
     free(t);
 }
 
-void settle_parcel(struct delivery_loop *dl, struct settings *settings, struct parcel *parcel,
-    void (*settled)(void *ctx), void *ctx)
+void settle_parcel(struct delivery_loop *dl, struct settings *settings,
+    struct parcel *parcel, void (*settled)(void *ctx), void *ctx)
 {
     const struct delivery_env *env = delivery_loop_env(dl);
     struct settlement *t = mem_zalloc(sizeof(*t));

@@ -5,8 +5,8 @@
 
 #include "node/delivery/settle.h"
 
-/* failure, delay, success: at most one DSN of each kind comes from one settlement, and one
- * more for the postmaster when it is a DSN itself that fails. */
+/* failure, delay, success: at most one DSN of each kind comes from one settlement, and
+ * one more for the postmaster when it is a DSN itself that fails. */
 #define SETTLEMENT_DSNS 4
 
 struct settlement {

@@ -27,6 +27,7 @@ struct sched_unit {
     uint32_t heap_at;   /* position + 1; 0: not in the heap */
     uint32_t hot_bytes; /* of the memory budget */
     struct unit_id id;
+    uint16_t in_doubt; /* recipients */
     uint8_t place;
     uint8_t
         generation; /* of the settings its route rule was matched under; 0: never was */
