@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the handlers share. */
+#ifndef NODE_CONTROL_HANDLERS_INTERNAL_H
+#define NODE_CONTROL_HANDLERS_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "node/control/sources.h"
+
+struct rates; /* handlers_status.c */
+struct tap;   /* handlers_events.c */
+
+struct control_handlers {
+    struct loop *loop;
+    struct control_sources sources;
+    struct rates *rates;
+    struct tap *tap;
+};
+
+/* Work for a helper on behalf of a request. `run` on a helper fills `lines`; `done` on
+ * the loop sends them and either starts it again or ends the request and frees the work.
+ * A client that goes sets `cancelled`, which `run` looks at now and then; `done` runs all
+ * the same. */
+struct work {
+    struct job job;
+    struct control_request *req;
+    struct control_handlers *handlers;
+    atomic_bool cancelled;
+    bool waiting; /* for the client to read, not for the helper */
+    struct buf lines;
+    enum err err;
+    void (*run)(struct work *w);
+    void (*done)(struct work *w);
+    void (*free)(struct work *w); /* what the derived struct holds; then frees itself */
+};
+/* `w` is zeroed memory of mem_zalloc; run, done and free are filled in. */
+void work_init(struct work *w, struct control_handlers *h, struct control_request *req,
+    size_t lines_max);
+/* Hands it to a helper; ends the request and frees the work when all are busy. */
+void work_start(struct work *w);
+/* From `done`: sends the lines. `more`: starts again when the client has read enough;
+ * otherwise ends the request (with w->err, or 0) and frees the work. */
+void work_continue(struct work *w, bool more);
+/* From `done`: ends the request with this error, and frees the work. */
+void work_fail(struct work *w, int exit_code, const char *next_step, const char *text);
+
+/* One compact JSON line. Takes the reference. False when the buffer is full. */
+bool json_line(json_t *object, struct buf *out);
+json_t *json_time(struct wall t); /* ISO 8601, or null for 0 */
+json_t *json_ip(struct ipaddr ip);
+void json_set_text(json_t *object, const char *key, struct slice text);
+
+void status_register(struct control *c, struct control_handlers *h);
+void status_free(struct control_handlers *h);
+void queue_register(struct control *c, struct control_handlers *h);
+void shape_register(struct control *c, struct control_handlers *h);
+void trace_register(struct control *c, struct control_handlers *h);
+void resolve_register(struct control *c, struct control_handlers *h);
+void events_register(struct control *c, struct control_handlers *h);
+void events_free(struct control_handlers *h);
+
+#endif

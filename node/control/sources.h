@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the commands of the control socket take their answers from. The daemon fills one
+ * of these and keeps it, and all that it points to, for as long as the handlers live.
+ * Callbacks run on the control's loop thread and must not block; they answer from
+ * snapshots. */
+#ifndef NODE_CONTROL_SOURCES_H
+#define NODE_CONTROL_SOURCES_H
+
+#include "base/clock.h"
+#include "base/workers.h"
+#include "dnsbl/resolver.h"
+#include "node/control/control.h"
+#include "queue/history.h"
+#include "queue/store.h"
+
+/* What the scheduler and the daemon know. */
+struct control_overview {
+    uint64_t due;         /* units to be tried now */
+    uint64_t deferred;    /* units tried before that wait for their next attempt */
+    uint64_t in_doubt;    /* recipients whose dot went out and whose reply was lost */
+    int64_t oldest_age_s; /* of the oldest unit; -1: the queue is empty */
+    bool may_deliver; /* the lease; on a node alone: the store works, we are not stopping
+                       */
+    uint64_t config_hash; /* settings_cluster_hash */
+    const char *address;  /* where peers reach this node, or "" */
+};
+
+/* DEGRADED makes `status` exit with 2 (an operator should look), AT_RISK with 3 (mail
+ * could be lost, or cannot move at all). NOTICE is shown, no more. */
+enum control_severity { CONTROL_NOTICE, CONTROL_DEGRADED, CONTROL_AT_RISK };
+struct control_alarm {
+    char code[32]; /* "queue_full": stable, for scripts */
+    char text[256];
+    char next_step[256];
+    enum control_severity severity;
+};
+#define CONTROL_ALARMS_MAX 32
+
+struct control_sources {
+    struct store *store;
+    struct history *history;   /* NULL: `trace` is refused */
+    struct resolver *resolver; /* NULL: `resolve` is refused */
+    struct workers *helpers;
+    const char *node; /* this node's name, as in the log */
+    struct mono started;
+    void *ctx; /* for the callbacks */
+    void (*overview)(void *ctx, struct control_overview *out);
+    /* Alarms that hold now; returns how many were written. Those of control_usual_alarms
+     * come by themselves; one with the same code here takes the place of the usual one.
+     * NULL: none. */
+    unsigned (*alarms)(void *ctx, struct control_alarm *out, unsigned max);
+    /* Reads the settings again. Answers and ends the request, now or later:
+     *   control_reply   {"changed":[...],"restart_needed":["data_dir"]}   any object
+     *   control_finish  0, or control_fail with the problems as text. NULL: refused. */
+    void (*reload)(void *ctx, struct control_request *req);
+};
+
+/* What can be seen from the store and the resolver alone: queue_full, queue_filling,
+ * damaged, dnssec_broken, no_lease. Also good for /readyz and for the log's ALARM events.
+ */
+unsigned control_usual_alarms(
+    const struct control_sources *s, struct control_alarm *out, unsigned max);
+
+/* Registers status, queue ls|show|shape, trace, resolve, events, reload and log. After
+ * log_open; adds a log sink (for `events`) that stays until the process ends, so one set
+ * of handlers a process. */
+struct control_handlers;
+struct control_handlers *control_handlers_new(
+    struct control *c, struct loop *loop, const struct control_sources *sources);
+/* After control_close, and after workers_free of the helpers (whose last answers the loop
+ * has drained). Accepts NULL. */
+void control_handlers_free(struct control_handlers *h);
+
+#endif
