@@ -1,29 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where a unit goes. Two steps, so that hot mail pays for neither a rule table nor DNS:
  *
- *   rule = router_match(...)        settings only: which next hop, TLS policy, credentials
- *   router_ask(domain, rule, ...)   DNS where the rule needs it; answered from a cache mostly
+ *   rule = router_match(...)        settings only: which next hop, TLS policy,
+ * credentials router_ask(domain, rule, ...)   DNS where the rule needs it; answered from
+ * a cache mostly
  *
- * Rules. A recipient domain in `relay_domains` goes to that entry's next hop. Any other goes
- * to the next hop of the most specific entry of `routes` that matches and names one, else by
- * DNS MX. More specific is, in this order: names the user; names the sender (an address
- * before a @domain); names the listener; names the domain (exactly, then the longest
- * .suffix); then who stands first in the file. `tls` and `auth` come from the most specific
- * matching entry that says so and is at least as specific as the one that gave the next hop;
- * with a next hop from relay_domains, or from DNS, only entries without a next hop of their
- * own can say so: credentials never go to a hop they were not written for.
+ * Rules. A recipient domain in `relay_domains` goes to that entry's next hop. Any other
+ * goes to the next hop of the most specific entry of `routes` that matches and names one,
+ * else by DNS MX. More specific is, in this order: names the user; names the sender (an
+ * address before a @domain); names the listener; names the domain (exactly, then the
+ * longest .suffix); then who stands first in the file. `tls` and `auth` come from the
+ * most specific matching entry that says so and is at least as specific as the one that
+ * gave the next hop; with a next hop from relay_domains, or from DNS, only entries
+ * without a next hop of their own can say so: credentials never go to a hop they were not
+ * written for.
  *
  * DNS (RFC 5321 5.1). Hosts in order of preference. "Us" is hostname, self.names,
  * self.addresses, and every address we listen on. For a relay domain only hosts that DNS
  * prefers to any of us are left, which takes the addresses of all better hosts; for other
- * domains those that rank with or behind us are cut by name at once and by address as soon as
- * addresses are known (the best preference's always are). When that leaves none:
+ * domains those that rank with or behind us are cut by name at once and by address as
+ * soon as addresses are known (the best preference's always are). When that leaves none:
  * ERR_MAIL_LOOP. A host that is us and turns up later answers ERR_MAIL_LOOP to
- * route_addresses: nothing from there on is tried. An MX target that is a CNAME is followed,
- * one that is an IPv4 address is used as such. Address literals go where they say.
+ * route_addresses: nothing from there on is tried. An MX target that is a CNAME is
+ * followed, one that is an IPv4 address is used as such. Address literals go where they
+ * say.
  *
- * A router belongs to one thread; a route is immutable, counted by atomics, and may be read
- * on any. Both caches are bounded. */
+ * A router belongs to one thread; a route is immutable, counted by atomics, and may be
+ * read on any. Both caches are bounded. */
 #ifndef NODE_DELIVERY_ROUTE_H
 #define NODE_DELIVERY_ROUTE_H
 
@@ -34,8 +37,9 @@ struct router;
 struct route;
 
 #define ROUTE_HOPS_MAX 50
-#define ROUTE_CACHE_MAX 8192   /* routes kept */
-#define ROUTE_LOOKUPS_MAX 256  /* routes being looked up at one time; others wait in line */
+#define ROUTE_CACHE_MAX 8192 /* routes kept */
+#define ROUTE_LOOKUPS_MAX                                                                \
+    256 /* routes being looked up at one time; others wait in line */
 #define ROUTE_TTL_MIN_MS 5000
 #define ROUTE_TTL_MAX_MS 3600000
 #define ROUTE_TTL_FAILED_MS 30000
@@ -50,7 +54,8 @@ struct route_dns {
 /* `loop` is the owner's; settings are referenced. */
 struct router *router_new(
     struct loop *loop, const struct route_dns *dns, struct settings *settings);
-/* No lookup may be under way (router_stop, then drain the loop). Routes given out live on. */
+/* No lookup may be under way (router_stop, then drain the loop). Routes given out live
+ * on. */
 void router_free(struct router *r);
 /* Every asker is answered ERR_SHUTTING_DOWN at once; answers still on their way from the
  * resolver are dropped. */
@@ -70,12 +75,11 @@ struct route_facts {
 /* The number of what the settings say about it; >= 0. Equal numbers: same treatment. */
 int router_match(struct router *r, const struct route_facts *facts);
 
-/* `done` gets a reference; it is called before router_ask returns when the answer is known. */
+/* `done` gets a reference; it is called before router_ask returns when the answer is
+ * known. */
 typedef void route_fn(struct route *route, void *ctx);
 void router_ask(
     struct router *r, struct slice domain, int rule, route_fn *done, void *ctx);
-/* Forgets askers with this ctx; their `done` is not called. */
-void router_cancel(struct router *r, void *ctx);
 /* Forgets what is known about a domain (an operator said retry now). */
 void router_forget(struct router *r, struct slice domain);
 
@@ -112,7 +116,9 @@ const struct route_hop *route_hop(const struct route *route, unsigned hop);
 void route_order(const struct route *route, uint8_t order[ROUTE_HOPS_MAX]);
 
 /* The addresses of a hop, usable ones: of a family that delivery.ipv4/ipv6 allow, not
- * unspecified, multicast or broadcast, not us. */
+ * unspecified, multicast or broadcast, not us. IPv6 and IPv4 in turns; within a family in
+ * an order of the lookup object's own, so that sessions spread, and one that asks again
+ * finds them in the same places. */
 struct route_lookup {
     /* the asker fills */
     struct mailbox *reply_to;
@@ -128,8 +134,8 @@ struct route_lookup {
     struct route *route;
     unsigned hop;
 };
-/* Any thread. True: answered now, `done` is not called. False: it will be. Keeps a reference
- * to the route until then. */
+/* Any thread. True: answered now, `done` is not called. False: it will be. Keeps a
+ * reference to the route until then. */
 bool route_addresses(struct route *route, unsigned hop, struct route_lookup *l);
 
 #endif
