@@ -182,7 +182,13 @@ static bool assemble(struct slice local, struct slice domain, struct smtp_path *
     char *at = out->store;
     memcpy(at, local.ptr, local.len);
     at[local.len] = '@';
-    copy_lower(at + local.len + 1, domain);
+    if (domain.ptr[0] == '[') {
+        memcpy(
+            at + local.len + 1, domain.ptr, domain.len); /* some want "IPv6:" as it is */
+        at[local.len + 1 + domain.len] = '\0';
+    } else {
+        copy_lower(at + local.len + 1, domain);
+    }
     out->address = slice_make(at, local.len + 1 + domain.len);
     out->local = slice_head(out->address, local.len);
     out->domain = slice_from(out->address, local.len + 1);

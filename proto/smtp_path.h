@@ -22,7 +22,7 @@ struct smtp_path {
     struct slice address; /* "local@domain", no brackets, domain in lower case; empty for
                              <>; "postmaster" alone for <postmaster> */
     struct slice local;   /* as given, with its quotes */
-    struct slice domain;  /* lower case; U-labels stay; a literal with its brackets */
+    struct slice domain;  /* lower case; U-labels stay; a literal as given */
     struct slice routing; /* lower-case A-labels, or the canonical literal "[192.0.2.1]";
                              empty where there is no domain */
     bool is_utf8;         /* needs SMTPUTF8: local part or domain has non-ASCII octets */
