@@ -291,6 +291,7 @@ static void hedge(struct core *core, struct unit *u, struct work *w)
     if (slot == 0 || !unit_list_add(core, u, slot, LIST_PENDING))
         return;
     SOMETIMES(core, ST_HEDGE);
+    list_grew(u, w);
     /* stored first: if we die, whoever finds our row knows that this copy may exist */
     core_after(core, unit_store(core, u, 0), AFTER_LIST, u);
     w->storing = true;

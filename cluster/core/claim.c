@@ -133,6 +133,8 @@ static void become_owner(struct core *core, struct unit *u, uint32_t term)
     u->mine = core->epoch;
     unit_digest(core, u);
     u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED);
+    if (u->list_count > 2)
+        u->flags |= UF_NARROW; /* the others may not have heard of each other */
     core_after(core, unit_store(core, u, 0), AFTER_OWN, u);
 }
 

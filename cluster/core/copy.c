@@ -103,6 +103,26 @@ void copy_send(struct core *core, struct unit *u, int i)
     core_send(core, u->list[i], &m);
 }
 
+/* Whoever got a copy before may know a list without the new name: as heir it would not ask
+ * that node, and must be told before the next dot (rule N). */
+void list_grew(struct unit *u, struct work *w)
+{
+    u->flags |= UF_NARROW;
+    w->narrow = (uint16_t)((1u << (u->list_count - 1)) - 1);
+}
+
+static bool names_all(const struct core *core, const struct unit *u, const struct unit_row *row)
+{
+    for (int i = 0; i < u->list_count; i++) {
+        int j = 0;
+        while (j < row->list_count && row->list[j].node != core->peer[u->list[i]].node)
+            j++;
+        if (j == row->list_count)
+            return false;
+    }
+    return true;
+}
+
 void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
 {
     const struct msg_unit *a = &msg->u.unit;
@@ -119,6 +139,8 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     }
     if (a->answer == ANS_FULL)
         core->peer[slot].full_until = core->now + 10 * CORE_SEC;
+    if (a->answer == ANS_OK && w && names_all(core, u, &a->row))
+        w->narrow = (uint16_t)(w->narrow & ~(1u << i));
     if (a->answer == ANS_OK && unit_status(u, i) == LIST_PENDING)
         unit_set_status(u, i, LIST_HOLD);
     if (w && w->kind == WORK_ACCEPT)
@@ -138,8 +160,10 @@ static bool release_extra(struct core *core, struct unit *u, struct work *w)
             continue;
         uint8_t st = unit_status(u, i);
         bool slow = st == LIST_PENDING && core->now > w->started_at + 2 * CORE_SEC;
-        if ((st == LIST_HOLD && have > core->cfg.copies) ||
-            (slow && have >= core->cfg.copies)) {
+        /* it may be the only one that knows of the attempt */
+        bool may = (!w->attempt && !u->doubt) || MUT(core, MUT_RELEASE_KNOWER);
+        if (may && ((st == LIST_HOLD && have > core->cfg.copies) ||
+                       (slow && have >= core->cfg.copies))) {
             have = (uint8_t)(have - (st == LIST_HOLD));
             unit_set_status(u, i, LIST_RELEASING);
             unit_store(core, u, 0);
@@ -179,7 +203,8 @@ bool copy_send_due(struct core *core, struct unit *u, struct work *w)
 {
     bool again = core->now >= w->copies_at + core->p.hedge_ns, busy = false;
     for (int i = 0; i < u->list_count && !w->storing; i++) {
-        if (unit_status(u, i) != LIST_PENDING || u->list[i] == core->self ||
+        bool narrow = w->narrow >> i & 1 && unit_status(u, i) != LIST_RELEASING;
+        if ((unit_status(u, i) != LIST_PENDING && !narrow) || u->list[i] == core->self ||
             peer_down(core, u->list[i]))
             continue;
         busy = true;
@@ -193,6 +218,14 @@ bool copy_send_due(struct core *core, struct unit *u, struct work *w)
     return busy;
 }
 
+static void narrow_settled(const struct core *core, struct unit *u, const struct work *w)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && (w->narrow >> i & 1))
+            return;
+    u->flags &= (uint8_t)~UF_NARROW;
+}
+
 bool copy_repair(struct core *core, struct unit *u, struct work *w)
 {
     uint8_t have = unit_holders(core, u);
@@ -203,11 +236,13 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w)
         uint8_t slot = place_next(core, u, 0);
         if (slot && unit_list_add(core, u, slot, LIST_PENDING)) {
             SOMETIMES(core, ST_REPAIR);
+            list_grew(u, w);
             core_after(core, unit_store(core, u, 0), AFTER_LIST, u);
             w->storing = true; /* stored here before the copy is sent */
         }
     }
     busy = copy_send_due(core, u, w);
+    narrow_settled(core, u, w);
     return release_extra(core, u, w) || busy || w->storing || have < core->cfg.copies;
 }
 

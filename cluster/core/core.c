@@ -276,6 +276,9 @@ static void unpark(struct core *core, struct parked *k, bool full)
     switch ((enum park_kind)k->kind) {
     case PARK_SEND:
         /* a full store keeps its promise back: the sender asks again */
+        if (k->msg.kind == MSG_COPY_ACK && k->msg.u.unit.answer == ANS_OK &&
+            !unit_find(core, &k->msg.u.unit.row.id))
+            break; /* released meanwhile: what it would say is no longer so */
         if (k->epoch == core->epoch && !full)
             core_send(core, k->slot, &k->msg);
         break;
@@ -335,6 +338,8 @@ void core_new_session(struct core *core)
     core->lease_end = 0;
     core->state = CORE_EPOCH;
     core->epoch++;
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        memset(core->peer[i].tx_seq, 0, sizeof(core->peer[i].tx_seq));
     struct store_op op = {.kind = OP_META};
     op.u.meta = (struct core_meta){core->node, core->epoch, core->lease_max};
     core_store_one(core, &op);

@@ -64,6 +64,7 @@ static void send_intent(struct core *core, struct unit *u, struct work *w)
         m.u.attempt.attempt = w->attempt;
         m.u.attempt.rcpts = w->attempt_rcpts;
         m.u.attempt.term = u->term;
+        m.u.attempt.narrow = w->narrow >> i & 1;
         core_send(core, u->list[i], &m);
     }
 }
@@ -80,15 +81,20 @@ static bool peer_silent(const struct core *core, const struct unit *u)
 /* The flag of the dot gate: some live holder knows of the attempt, or there is none. */
 static void check_intent(struct core *core, struct unit *u, struct work *w)
 {
-    bool alone = true, known = false;
+    bool alone = true, known = false, leaving = false, stays = false, narrow = false;
     for (int i = 0; i < u->list_count; i++) {
         if (u->list[i] == core->self || peer_down(core, u->list[i]))
             continue;
-        if (!(w->unknown >> i & 1))
-            alone = false;
-        known |= (w->acked >> i & 1) && !(w->unknown >> i & 1);
+        bool there = !(w->unknown >> i & 1), told = there && (w->acked >> i & 1);
+        bool releasing = unit_status(u, i) == LIST_RELEASING;
+        alone &= !there;
+        narrow |= there && !told && (w->narrow >> i & 1);
+        stays |= there && !releasing;
+        known |= told && !releasing;
+        leaving |= told && releasing; /* what it knows goes with it, when others stay */
     }
-    bool ok = known || alone;
+    bool ok = (known && (!narrow || MUT(core, MUT_NARROW_INTENT))) || alone ||
+              (leaving && !stays);
     if (core->cfg.mode == MODE_STATIC && core->now > w->attempt_at + CORE_SEC)
         ok |= peer_silent(core, u); /* D6 names what follows from a later force-fence */
     if (!ok || w->intent_ok || w->attempt == 0)
@@ -310,9 +316,13 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (core->state < CORE_SYNC || msg->env.from_epoch <= core->peer[slot].fenced)
         return;
     if (!u) {
+        if (a->narrow)
+            grave_dig(core, &a->id); /* the owner goes on as if no copy ever comes in here */
         ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_UNKNOWN, false);
         return;
     }
+    if (unit_settling(u))
+        return; /* it may yet turn out that there is no room for the copy */
     if (unit_believes(core, u))
         return; /* we own it: that session is fenced and does not know */
     bool seen = u->attempt >> 24 == a->attempt >> 24 && a->attempt <= u->attempt;

@@ -52,6 +52,8 @@ enum mutant {
     MUT_451_FENCED,        /* 451 although an heir may have a copy (rule A) */
     MUT_FENCE_NEW,         /* sessions that never had a lease are fenced (rule G) */
     MUT_NARROW_CLAIM,      /* claims ask only their list (rule W) */
+    MUT_RELEASE_KNOWER,    /* a holder is released while an attempt runs */
+    MUT_NARROW_INTENT,     /* the gate ignores holders with an older list (rule N) */
     MUT_COUNT
 };
 #ifdef CORE_SIM
@@ -221,7 +223,7 @@ enum unit_flags {
     UF_NULL_SENDER = 8,
     UF_IS_DSN = 16,
     UF_VERIFY = 32, /* own copy durable and verified */
-    UF_REVISIT = 64,
+    UF_NARROW = 64, /* some holder may know a shorter list than ours */
     UF_ACCEPTING = 128,
 };
 
@@ -253,6 +255,7 @@ struct work {
     uint16_t unknown;   /* CLAIM, ACCEPT: said UNKNOWN; or copy refused */
     uint16_t out_acked; /* OUTCOME acknowledged */
     uint16_t asked;     /* copies sent at least once */
+    uint16_t narrow;    /* may hold an older, shorter list. By list position */
     bool outcome_due;
     bool owner_gave;  /* CLAIM: the owner consented or does not know it */
     bool steal;       /* CLAIM: a live owner was asked to give */
@@ -526,6 +529,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void copy_stored(struct core *core, const struct unit_id *id, bool full);
+void list_grew(struct unit *u, struct work *w);
 bool copy_send_due(struct core *core, struct unit *u, struct work *w);
 bool copy_repair(struct core *core, struct unit *u, struct work *w);
 /* claim.c */

@@ -226,7 +226,6 @@ struct msg_unit {
     uint8_t consented;   /* CLAIM_REQ: bit i: row.list[i] consented in this claim */
     uint8_t owner_gave;  /* CLAIM_REQ: the owner in the record consented */
     uint8_t steal;       /* CLAIM_REQ to the live owner: please give */
-    uint8_t with_dsn;
 };
 
 enum unit_answer {
@@ -247,7 +246,7 @@ struct msg_attempt {
     uint32_t term;
     uint32_t due_s;
     uint8_t answer;
-    uint8_t with_dsn;
+    uint8_t narrow; /* INTENT: an older copy may be on its way to you; if you have none, refuse it */
 };
 
 struct msg_sync {

@@ -138,6 +138,7 @@ void unit_list_remove(struct core *core, struct unit *u, int i)
         w->unknown = squeeze(w->unknown, i);
         w->out_acked = squeeze(w->out_acked, i);
         w->asked = squeeze(w->asked, i);
+        w->narrow = squeeze(w->narrow, i);
     }
     unit_digest(core, u);
 }

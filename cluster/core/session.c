@@ -59,7 +59,6 @@ static void forget_session(struct core *core)
         p->sync_req_at = 0;
         p->out.active = false;
         p->out.finished = false;
-        memset(p->tx_seq, 0, sizeof(p->tx_seq));
     }
 }
 

@@ -300,10 +300,16 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
 static void check_target(struct core *core, uint8_t i)
 {
     struct peer *p = &core->peer[i];
-    uint32_t epoch = p->sess.cur;
+    uint32_t epoch = p->sess.cur > p->known ? p->sess.cur : p->known;
     if (epoch == 0 || epoch <= p->fenced || core->now < p->fence_round_at ||
         !peer_member(core, i))
         return;
+    if (!is_voter(core, core->self)) {
+        /* we may know of a session that no voter remembers: it must be fenced all the same */
+        if (core->now > p->heard_at + core->p.lease_ns + 2 * core->p.grace_ns)
+            ask_round(core, i, epoch);
+        return;
+    }
     bool closed = p->sess.fenced >= epoch; /* resigned, or another's round got our vote */
     uint64_t grace = core->p.grace_ns + core_below(core, core->p.grace_ns / 4 + 1);
     bool ran_out = core->now >= p->promise_until + grace && !voter_quarantined(core);
@@ -316,8 +322,8 @@ void voter_timer(struct core *core)
     if (core->now < core->fence_check_at)
         return;
     core->fence_check_at = core->now + 200 * CORE_MS;
-    bool judge = is_voter(core, core->self) && config_voter_active(core) &&
-                 core->cfg.mode == MODE_QUORUM;
+    bool judge = core->cfg.mode == MODE_QUORUM &&
+                 (config_voter_active(core) || !is_voter(core, core->self));
     for (uint8_t i = 1; i <= core->peer_count && !core_out_full(core); i++) {
         struct peer *p = &core->peer[i];
         if (i != core->self && judge)

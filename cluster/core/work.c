@@ -91,6 +91,7 @@ struct work *work_get(struct core *core, struct unit *u, enum work_kind kind)
     w->started_at = core->now;
     w->wake_at = core->now;
     w->accept = NIL;
+    w->narrow = u->flags & UF_NARROW ? UINT16_MAX : 0;
     u->work = i;
     place(core, core->heap_count++, i);
     sift_up(core, core->heap_count - 1);
@@ -184,7 +185,7 @@ static void review_held(struct core *core, struct unit *u)
     if (unit_owner_down(core, u)) {
         if (!resign_hold(core, u) && (u->flags & UF_VERIFY))
             claim_start(core, u, false, false);
-    } else if (u->state != UNIT_LIVE || (u->flags & UF_REVISIT)) {
+    } else if (u->state != UNIT_LIVE) {
         struct work *w = work_get(core, u, WORK_ASK);
         if (w && w->tries == 0)
             work_wake(core, w, core->now + 10 * CORE_SEC);
@@ -203,7 +204,8 @@ static void review_owned(struct core *core, struct unit *u)
         deliver_start(core, u);
     struct work *w = work_of(core, u);
     uint8_t want = core->cfg.copies;
-    if (!w && (unit_holders(core, u) != want || u->list_count != want || u->doubt))
+    if (!w && (unit_holders(core, u) != want || u->list_count != want || u->doubt ||
+               (u->flags & UF_NARROW)))
         w = work_get(core, u, WORK_OWN);
 }
 

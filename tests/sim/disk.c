@@ -148,6 +148,18 @@ static void start_batch(struct sim *sim, uint8_t i)
     sim_at(sim, sim->now + t, SE_DISK, i, sim->node[i].gen, 0, 0);
 }
 
+static const struct unit_row *last_row(struct disk *d, const struct unit_id *id)
+{
+    for (uint32_t k = d->count; k-- > 0;) {
+        const struct disk_store *s = &d->queue[(d->head + k) % DISK_QUEUE];
+        for (int i = 0; i < s->op_count; i++)
+            if ((s->op[i].kind == OP_UNIT || s->op[i].kind == OP_UNIT_DELETE) &&
+                same_id(&s->op[i].u.unit.id, id))
+                return s->op[i].kind == OP_UNIT ? &s->op[i].u.unit : NULL;
+    }
+    return disk_find(d, id);
+}
+
 void disk_push(struct sim *sim, uint8_t i, const struct core_command *c)
 {
     struct disk *d = &sim->node[i].disk;
@@ -155,6 +167,10 @@ void disk_push(struct sim *sim, uint8_t i, const struct core_command *c)
         sim_fail(sim, 14, "store queue of n%u overflows", i);
         return;
     }
+    for (int k = 0; k < c->u.store.op_count; k++)
+        if (c->u.store.op[k].kind == OP_UNIT)
+            oracle_list(sim, i, last_row(d, &c->u.store.op[k].u.unit.id),
+                &c->u.store.op[k].u.unit);
     struct disk_store *s = &d->queue[(d->head + d->count++) % DISK_QUEUE];
     s->token = c->u.store.token;
     s->op_count = c->u.store.op_count;

@@ -116,9 +116,8 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     if (sent < l->drop_before || !sim->node[e->node].alive)
         return;
     if (interesting(m.kind))
-        TRACE(sim, "n%u <- n%u %s unit %llx.%u term %u a%u", e->node, e->y, net_name(m.kind),
-            (unsigned long long)(m.kind >= MSG_COPY ? m.u.unit.row.id.lo & 0xffffffffffff : 0),
-            m.kind >= MSG_COPY ? m.u.unit.row.id.part : 0,
+        TRACE(sim, "n%u <- n%u %s unit " UID " term %u a%u", e->node, e->y, net_name(m.kind),
+            UIDV(&m.u.unit.row.id),
             m.kind >= MSG_COPY ? m.u.unit.row.term : m.u.fence.epoch, m.u.unit.answer);
     struct core_event ev = {.kind = EV_MSG};
     ev.u.msg = &m;

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SHORT(id) ((unsigned long long)((id)->lo & 0xffffffffffff)), (id)->part
 
 /* ---- what is true ---- */
 
@@ -71,7 +70,7 @@ static void check_single(struct sim *sim, const struct unit_id *id)
         if (!holds_right(sim, i, id) || lost_time(sim, i))
             continue;
         if (first >= 0) {
-            sim_fail(sim, 1, "n%d and n%u both may deliver %llx.%u", first, i, SHORT(id));
+            sim_fail(sim, 1, "n%d and n%u both may deliver " UID "", first, i, UIDV(id));
             return;
         }
         first = i;
@@ -112,16 +111,25 @@ static void check_intent(struct sim *sim, struct attempt *a)
         needed |= must_know(sim, i, a);
     }
     if (needed && !known && sim->cfg.mode == MODE_QUORUM)
-        sim_fail(sim, 11, "n%u sends a dot for %llx.%u and no holder knows", a->node,
-            SHORT(&a->id));
+        sim_fail(sim, 11, "n%u sends a dot for " UID " and no holder knows", a->node,
+            UIDV(&a->id));
+}
+
+static bool held_long_enough(const struct sim *sim, const struct god_unit *g,
+                             const struct attempt *a)
+{
+    return a->started - g->hold_from[a->node] + MS >= sim->params.own_doubt_ns * 97 / 100;
 }
 
 void oracle_gate(struct sim *sim, struct attempt *a)
 {
+    struct god_unit *g = &sim->unit[a->unit];
+    if (held_long_enough(sim, g, a))
+        g->risk |= g->doubt_at_own[a->node] & a->rcpts & g->delivered;
     sim->r.invariant_checks[2]++;
     if (!lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
-        sim_fail(sim, 2, "n%u sends a dot for %llx.%u, but its session %u is fenced", a->node,
-            SHORT(&a->id), a->epoch);
+        sim_fail(sim, 2, "n%u sends a dot for " UID ", but its session %u is fenced", a->node,
+            UIDV(&a->id), a->epoch);
     check_intent(sim, a);
     check_single(sim, &a->id);
 }
@@ -139,8 +147,8 @@ void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
         g->acked = true;
         g->acked_at = sim->now;
         if (copies < sim->cfg.min_copies)
-            sim_fail(sim, 3, "n%u says 250 to %llx.%u with %d durable copies", node,
-                SHORT(&g->id), copies);
+            sim_fail(sim, 3, "n%u says 250 to " UID " with %d durable copies", node,
+                UIDV(&g->id), copies);
     }
     if (s->unit_count == 0)
         sim_fail(sim, 3, "n%u says 250 to nothing", node);
@@ -233,19 +241,25 @@ void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
     sim->r.invariant_checks[12]++;
     if (after->term < before->term ||
         (after->term == before->term && after->owner < before->owner))
-        sim_fail(sim, 12, "version of %llx.%u at n%u went back", SHORT(&after->id), node);
+        sim_fail(sim, 12, "version of " UID " at n%u went back", UIDV(&after->id), node);
     if ((before->delivered & ~after->delivered) ||
         (before->failed & ~(after->failed | after->delivered)))
-        sim_fail(sim, 13, "facts of %llx.%u lost at n%u", SHORT(&after->id), node);
+        sim_fail(sim, 13, "facts of " UID " lost at n%u", UIDV(&after->id), node);
     if (before->state != UNIT_LIVE && after->state == UNIT_LIVE)
-        sim_fail(sim, 13, "%llx.%u rose from the dead at n%u", SHORT(&after->id), node);
-    for (int i = 0; i < before->list_count; i++) {
+        sim_fail(sim, 13, "" UID " rose from the dead at n%u", UIDV(&after->id), node);
+}
+
+/* Lists are judged when the core decides, not when the disk gets to it. */
+void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
+                 const struct unit_row *after)
+{
+    for (int i = 0; before && i < before->list_count; i++) {
         uint64_t id = before->list[i].node;
         uint8_t h = sim_node_of(sim, id);
         sim->r.invariant_checks[10]++;
         if (!in_list(after, id) && h < NODES_MAX && disk_find(&sim->node[h].disk, &after->id))
-            sim_fail(sim, 10, "n%u drops holder n%u of %llx.%u, which has a copy", node, h,
-                SHORT(&after->id));
+            sim_fail(sim, 10, "n%u drops holder n%u of " UID ", which has a copy", node, h,
+                UIDV(&after->id));
     }
 }
 
@@ -272,7 +286,6 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
 {
     bool p_lives = session_lives(sim, p->node, p->gen, p->epoch);
     bool known = g->doubt_at_own[n->node] >> rcpt & 1;
-    uint64_t held = n->started - g->hold_from[n->node];
     if (p->reply_lost)
         return 7;
     if (p->frozen_between || n->frozen_between ||
@@ -280,12 +293,14 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
                                                          sim->params.lease_ns &&
             p->dot_at + sim->params.doubt_ns >= sim->node[p->node].freeze_end))
         return 3;
+    if (g->risk >> rcpt & 1)
+        return 1;
     if (sim->forced)
         return 6;
     if (p_lives)
         return 0; /* its session never ended: two owners, or it forgot */
     if (known)
-        return held + MS < sim->params.own_doubt_ns * 97 / 100 ? 0
+        return !held_long_enough(sim, g, n) ? 0
                : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
     if (knower(sim, p, n->node) >= 0)
         return 0; /* somebody alive could have told the new owner */
@@ -297,11 +312,11 @@ static void same_unit(struct sim *sim, struct attempt *a, struct god_unit *g, in
     const struct attempt *p = &sim->attempt[g->delivered_by[r] - 1];
     const struct attempt *first = p->gate_at <= a->gate_at ? p : a; /* dots may overtake */
     int cause = cause_of(sim, g, first, first == p ? a : p, r);
-    TRACE(sim, "DUPLICATE %llx.%u rcpt %d: n%u then n%u, D%d", SHORT(&g->id), r, p->node,
+    TRACE(sim, "DUPLICATE " UID " rcpt %d: n%u then n%u, D%d", UIDV(&g->id), r, p->node,
         a->node, cause);
     if (cause == 0)
-        sim_fail(sim, 16, "%llx.%u rcpt %d delivered twice (n%u at %.3f s, n%u), no cause",
-            SHORT(&g->id), r, p->node, (double)p->dot_at / 1e9, a->node);
+        sim_fail(sim, 16, "" UID " rcpt %d delivered twice (n%u at %.3f s, n%u), no cause",
+            UIDV(&g->id), r, p->node, (double)p->dot_at / 1e9, a->node);
     sim->r.dups[cause]++;
 }
 
@@ -329,9 +344,9 @@ static void same_mail(struct sim *sim, struct god_unit *g, int r)
                         d = &sim->attempt[sim->unit[refused->first_unit + k].delivered_by[q] - 1];
             sim->r.dups[8]++;
             if (d && d->node == x->node && d->epoch == x->epoch)
-                sim_fail(sim, 16, "n%u refused %llx.%u and delivered it", x->node, SHORT(&x->id));
+                sim_fail(sim, 16, "n%u refused " UID " and delivered it", x->node, UIDV(&x->id));
             if (d && session_lives(sim, x->node, refused->gen, x->epoch))
-                sim_fail(sim, 16, "%llx.%u was refused by a session that lives", SHORT(&x->id));
+                sim_fail(sim, 16, "" UID " was refused by a session that lives", UIDV(&x->id));
         }
     }
     m->delivered_by[part][r] = g->submission + 1;
@@ -341,7 +356,7 @@ void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, in
 {
     sim->r.invariant_checks[16]++;
     sim->r.delivered++;
-    TRACE(sim, "n%u DELIVERS %llx.%u rcpt %d", a->node, SHORT(&g->id), r);
+    TRACE(sim, "n%u DELIVERS " UID " rcpt %d", a->node, UIDV(&g->id), r);
     if (g->delivered >> r & 1)
         same_unit(sim, a, g, r);
     g->delivered |= UINT64_C(1) << r;
@@ -354,7 +369,7 @@ void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, in
 void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt)
 {
     const struct god_unit *g = world_unit(sim, id);
-    TRACE(sim, "n%u OWNS %llx.%u doubt %llx", node, SHORT(id), (unsigned long long)doubt);
+    TRACE(sim, "n%u OWNS " UID " doubt %llx", node, UIDV(id), (unsigned long long)doubt);
     check_single(sim, id);
     struct node *from = g ? &sim->node[g->node] : NULL;
     if (from && g->node != node && !from->alive && from->crashed_at &&
@@ -401,8 +416,8 @@ static void check_visibility(struct sim *sim, const struct unit_id *id)
             const struct unit *ub = live_record(sim, b, id);
             sim->r.invariant_checks[9]++;
             if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a))
-                sim_fail(sim, 9, "n%u and n%u hold %llx.%u and do not see each other", a, b,
-                    SHORT(id));
+                sim_fail(sim, 9, "n%u and n%u hold " UID " and do not see each other", a, b,
+                    UIDV(id));
         }
     }
 }
@@ -459,8 +474,8 @@ static void lost(struct sim *sim, const struct god_unit *g)
         if (row && row->state == UNIT_LIVE)
             return;
     }
-    sim_fail(sim, 15, "%llx.%u was acknowledged and is lost (delivered %llx failed %llx)",
-        SHORT(&g->id), (unsigned long long)g->delivered, (unsigned long long)g->failed);
+    sim_fail(sim, 15, "" UID " was acknowledged and is lost (delivered %llx failed %llx)",
+        UIDV(&g->id), (unsigned long long)g->delivered, (unsigned long long)g->failed);
 }
 
 static void describe(struct sim *sim)
@@ -488,8 +503,8 @@ static void describe(struct sim *sim)
             for (int j = 0; j < row->list_count; j++)
                 snprintf(text + strlen(text), sizeof(text) - strlen(text), " n%u:%u",
                     sim_node_of(sim, row->list[j].node), row->list[j].status);
-            TRACE(sim, "  %llx.%u st %u term %u owner n%u/%u mine %u%s work %d fl %x",
-                SHORT(&row->id), row->state, row->term, sim_node_of(sim, row->owner),
+            TRACE(sim, "  " UID " st %u term %u owner n%u/%u mine %u%s work %d fl %x",
+                UIDV(&row->id), row->state, row->term, sim_node_of(sim, row->owner),
                 row->owner_epoch, row->mine, text, w ? w->kind : 0, u ? u->flags : 0);
         }
     }

@@ -144,6 +144,7 @@ struct god_unit {
     uint32_t epoch;
     uint64_t failed; /* refused for ever by the world and reported */
     uint64_t delivered;
+    uint64_t risk; /* tried again after the doubt was held for its time: D1 or D2 */
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
     bool acked;
     uint64_t acked_at;
@@ -269,7 +270,12 @@ struct sim {
     char *trace; /* ring of lines */
 };
 
-#define TRACE_LINES 400
+/* A unit in a trace: node that accepted it . epoch-and-counter . part */
+#define UID "%u.%llx.%u"
+#define UIDV(id)                                                                             \
+    (unsigned)((id)->hi & 0xff) - 1, (unsigned long long)((id)->lo & 0xffffffffffff), (id)->part
+
+#define TRACE_LINES 20000
 #define TRACE_WIDTH 160
 
 /* sim.c */
@@ -334,6 +340,8 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
 void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
                 const struct unit_row *after);
+void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
+                 const struct unit_row *after);
 void oracle_gate(struct sim *sim, struct attempt *a);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);

@@ -42,8 +42,8 @@ void world_register(struct sim *sim, uint8_t node, uint64_t handle, const struct
     while (sim->unit_hash[h])
         h = (h + 1) % (UNITS_MAX * 2);
     sim->unit_hash[h] = sim->unit_count;
-    TRACE(sim, "n%u accepts %llx.%u for mail %u.%u", node,
-        (unsigned long long)(row->id.lo & 0xffffffffffff), row->id.part, g->mail,
+    TRACE(sim, "n%u accepts " UID " for mail %u.%u", node,
+        UIDV(&row->id), g->mail,
         g->submission);
 }
 
@@ -239,9 +239,8 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
     uint64_t connect = 20 * MS + sim_below(&sim->rng_world, 300 * MS);
     if (sim_below(&sim->rng_world, 20) == 0)
         connect += sim_below(&sim->rng_world, 10 * SEC);
-    TRACE(sim, "n%u attempt %llx on %llx.%u rcpts %llx", node,
-        (unsigned long long)a->attempt, (unsigned long long)(a->id.lo & 0xffffffffffff),
-        a->id.part, (unsigned long long)a->rcpts);
+    TRACE(sim, "n%u attempt %llx on " UID " rcpts %llx", node,
+        (unsigned long long)a->attempt, UIDV(&a->id), (unsigned long long)a->rcpts);
     sim_at(sim, sim->now + connect, SE_GATE, node, n->gen, sim->attempt_count++, 0);
 }
 
