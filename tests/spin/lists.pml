@@ -13,7 +13,10 @@
  *   S4  visibility as mended: two nodes that do not list each other share a fenced node in their lists,
  *       so that the claim of either asks every member
  *
- * Bounds: MAXF fences, MAXR restarts, MAXA holders added, MAXL releases, MAXX transfers, MAXD disks.
+ * With -DGC (M5): delivery, Done, Forget and tombstones; nothing is delivered twice but for D5, and
+ * (-DCHECK_GONE) no tombstone or mark outlives the exchange when nobody is removed.
+ *
+ * Bounds: MAXF fences, MAXR restarts, MAXA holders added, MAXL releases, MAXX transfers, MAXD disks, MAXM members removed.
  * Controls: see the README; each BUG_ removes one rule. */
 #ifndef MAXF
 #define MAXF 2
@@ -32,6 +35,9 @@
 #endif
 #ifndef MAXD
 #define MAXD 0
+#endif
+#ifndef MAXM
+#define MAXM 0
 #endif
 #define B(i) (1 << (i))
 #define MAX(a, b) ((a) > (b) -> (a) : (b))
@@ -52,6 +58,13 @@ byte ackd;                                /* nodes whose PrepareAck reached an o
 byte tomb;                                /* nodes with an abort tombstone */
 byte gone;                                /* nodes whose disk is destroyed */
 bit dur0, said250, aborted;
+#ifdef GC
+byte gco = 9, gl, dacks, fgt;             /* who settles Done; list there, DoneAcks, Forgets under way */
+byte tl[4];                               /* list kept in the tombstone */
+byte removed, ndel, nm, blind;            /* blind: claimed when no node it could ask knew of the dot */
+byte im;                                  /* im: nodes that know of the dot (intent, in memory) */
+bit forgot, old;                          /* old: T_tomb has passed */
+#endif
 byte nf, nr, na, nl, nx, nd;
 
 #define TOMB(x) (tomb & B(x))
@@ -71,12 +84,24 @@ byte nf, nr, na, nl, nx, nd;
 #define RECFENCED(x) (f(x, own[x]) >= oep[x])
 #define NEWER(a, b) (term[a] > term[b] || (term[a] == term[b] && own[a] > own[b]))
 
-/* Rule W: a claim that passes over a fenced holder other than the recorded owner asks every member. */
+/* Rule W: a claim asks every member if it passes over a fenced holder other than the recorded owner, or if
+ * this session of the claimant has never been in touch with that owner. */
 #define SKIP(x, n) ((n) != (x) && (lst[x] & B(n)) && !ALIVEK(x, n) && (n) != own[x])
+/* C6: who could have claimed while x was away, and is down now, makes x claim instead of re-own. */
+#ifdef BUG_REOWNALONE
+#define PASSED(x) false
+#else
+#define PASSED(x) (SKIP(x, 0) || SKIP(x, 1) || SKIP(x, 2) || SKIP(x, 3))
+#endif
 #ifdef BUG_NARROW
 #define WIDE(x) false
 #else
-#define WIDE(x) (SKIP(x, 0) || SKIP(x, 1) || SKIP(x, 2) || SKIP(x, 3))
+#ifdef BUG_UNSYNCED
+#define FRESH(x) true
+#else
+#define FRESH(x) (own[x] == x || (sy[x] & B(own[x])))
+#endif
+#define WIDE(x) (!FRESH(x) || SKIP(x, 0) || SKIP(x, 1) || SKIP(x, 2) || SKIP(x, 3))
 #endif
 #ifdef BUG_NOCONSENT
 #define HASOK(x, h) true
@@ -106,17 +131,45 @@ inline mark(x, t) {
     skip
 #endif
 }
+/* Rule C2a: a consent counts only if it was given after the claimant knew every fence it relies on, so
+ * that the answer holds all that the fenced session told. */
+#ifdef BUG_OLDCONSENT
+#define ASK_AGAIN(x) skip
+#else
+#define ASK_AGAIN(x) if :: pend[x] -> ok[x] = 0 :: else fi
+#endif
 inline drop_claim(x) { pend[x] = 0; ok[x] = 0; xf[x] = 0 }
 inline drop_record(x) {
     lst[x] = 0; term[x] = 0; own[x] = 0; oep[x] = 0; mine[x] = 0; drop_claim(x)
 }
-inline bury(x) { printf("abort reaches %d\n", x); drop_record(x); tomb = tomb | B(x) }
+#ifdef GC
+#define KEEPLIST(x) tl[x] = tl[x] | lst[x]
+#else
+#define KEEPLIST(x) skip
+#endif
+inline bury(x) { printf("tombstone at %d\n", x); KEEPLIST(x); drop_record(x); tomb = tomb | B(x) }
 inline fence(n) { printf("fence %d\n", n); nf++; fe[n] = ep[n] }
 
+#ifdef GC
+/* D5: whoever knew of the first dot died before another live node knew */
+#define TOLD(x, n) ((TOMB(n) || (im & B(n))) && ALIVEK(x, n))
+#define D5(x) (!forgot && !old && !TOLD(x, 0) && !TOLD(x, 1) && !TOLD(x, 2) && !TOLD(x, 3))
+#define BLIND(x) if :: ndel && D5(x) -> blind = blind | B(x) :: else fi
+#define UNBLIND(x) blind = blind & ~B(x)
+#define NAMED(p, x) (gco == p && (gl & B(x)))
+#define FORGETINTENT(x) im = im & ~B(x)
+#define TELLINTENT(h, x) if :: im & B(h) -> im = im | B(x) :: else fi
+#else
+#define BLIND(x) skip
+#define UNBLIND(x) skip
+#define NAMED(p, x) false
+#define FORGETINTENT(x) skip
+#define TELLINTENT(h, x) skip
+#endif
 /* New session of x.  The quorum read tells it all epochs and fences.  A record of node 0 that was not
  * durable yet is lost. */
 inline restart(x) { printf("restart %d\n", x);
-    nr++; fe[x] = MAX(fe[x], ep[x]); ep[x]++; drop_claim(x); sy[x] = 0;
+    nr++; fe[x] = MAX(fe[x], ep[x]); ep[x]++; drop_claim(x); sy[x] = 0; FORGETINTENT(x);
     if
     :: x == 0 && !dur0 -> drop_record(0); dur0 = 1
     :: else
@@ -129,7 +182,7 @@ inline restart(x) { printf("restart %d\n", x);
 inline sync(x, p) { printf("sync %d %d\n", x, p);
     k(p, x) = MAX(k(p, x), ep[x]); f(p, x) = MAX(f(p, x), ep[x] - 1); k(x, p) = MAX(k(x, p), ep[p]);
     if
-    :: TOMB(p) && REC(x) -> bury(x)
+    :: TOMB(p) && (REC(x) || NAMED(p, x)) -> bury(x)
     :: !TOMB(p) && !REC(x) && REC(p) && (lst[p] & B(x)) -> mark(x, term[p] - 1)
     :: !TOMB(p) && REC(x) && REC(p) && (lst[p] & B(x)) ->
         unite(x, p);
@@ -152,7 +205,8 @@ inline sync(x, p) { printf("sync %d %d\n", x, p);
         fi
     :: else
     fi;
-    sy[x] = sy[x] | B(p)
+    sy[x] = sy[x] | B(p);
+    TELLINTENT(p, x)
 }
 
 /* Owner x: the new name is stored first, then the copy goes out with the whole list. */
@@ -213,9 +267,9 @@ inline released(x, h) { printf("released %d %d\n", x, h); lst[x] = lst[x] & ~B(h
 inline evidence(x, h, n) {
     if
 #ifdef BUG_EVIDENCE
-    :: (n) == own[x] && f(x, n) > f(h, n) -> f(h, n) = f(x, n)
+    :: (n) == own[x] && f(x, n) > f(h, n) -> f(h, n) = f(x, n); ASK_AGAIN(h)
 #else
-    :: (lst[x] & B(n)) && f(x, n) > f(h, n) -> f(h, n) = f(x, n)
+    :: (lst[x] & B(n)) && f(x, n) > f(h, n) -> f(h, n) = f(x, n); ASK_AGAIN(h)
 #endif
     :: else
     fi
@@ -223,6 +277,7 @@ inline evidence(x, h, n) {
 
 /* x asks h to consent to its claim. */
 inline ask(x, h) { printf("ask %d %d\n", x, h);
+    TELLINTENT(h, x); BLIND(x);
     k(h, x) = MAX(k(h, x), ep[x]);
     evidence(x, h, 0); evidence(x, h, 1); evidence(x, h, 2); evidence(x, h, 3);
     if
@@ -253,12 +308,13 @@ inline ask(x, h) { printf("ask %d %d\n", x, h);
     fi
 }
 inline finish(x) { printf("finish %d\n", x);
-    term[x] = pend[x]; own[x] = x; oep[x] = ep[x]; mine[x] = ep[x]; drop_claim(x)
+    term[x] = pend[x]; own[x] = x; oep[x] = ep[x]; mine[x] = ep[x]; drop_claim(x);
+    BLIND(x)
 }
 /* Transfer: live owner o gives the unit up to holder x and tells it all it knows. */
 inline offer(o, x) { printf("offer %d %d\n", o, x);
     nx++; k(x, o) = MAX(k(x, o), ep[o]); k(o, x) = MAX(k(o, x), ep[x]);
-    unite(o, x);
+    unite(o, x); TELLINTENT(o, x);
     pend[x] = term[o] + 1; ok[x] = B(o); xf[x] = 1;
     term[o] = pend[x]; own[o] = x; oep[o] = ep[x]; mine[o] = 0
 }
@@ -266,6 +322,78 @@ inline destroy(n) { printf("destroy %d\n", n);
     nd++; fe[n] = ep[n]; drop_record(n); gone = gone | B(n);
     fl[n] = 0; ft[n] = 0; fo[n] = 0; fp[n] = 0; rq[n] = 0
 }
+#ifdef GC
+#define HOT(d, n) (fl[d] && fo[d] == (n) && f(d, n) < fp[d])
+#ifdef BUG_NODRAIN
+#define DRAINED(n) true
+#else
+#define DRAINED(n) (!HOT(0, n) && !HOT(1, n) && !HOT(2, n) && !HOT(3, n))
+#endif
+/* Rule I: the gate needs an IntentAck of one unfenced holder, and of each that may not know the list. */
+#ifdef BUG_ANYINTENT
+#define UNSURE(x, h) false
+#else
+#define UNSURE(x, h) ((h) != (x) && (lst[x] & B(h)) && ALIVEK(x, h) && (!REC(h) || (lst[x] & ~lst[h])))
+#endif
+inline intent(x, h) {
+    if
+    :: UNSURE(x, h) -> im = im | B(h);
+        if
+        :: REC(h) -> unite(x, h); copyver(h, x); drop_claim(h)
+        :: else -> mark(h, term[x] - 1)
+        fi
+    :: else
+    fi
+}
+#define WILL1(x, h) (!UNSURE(x, h) || (UP(h) && (!REC(h) || own[h] == x || NEWER(x, h))))
+#define WILL(x) (WILL1(x, 0) && WILL1(x, 1) && WILL1(x, 2) && WILL1(x, 3))
+/* The dot of x, its intent known at y (y == x: no unfenced holder); the outcome follows as Done. */
+inline deliver(x, y) { printf("deliver %d (intent at %d)\n", x, y);
+    assert(ndel == 0 || (im & B(x)) || (blind & B(x)) || D5(x));
+    if
+    :: x != y -> im = im | B(y)
+    :: else
+    fi;
+    intent(x, 0); intent(x, 1); intent(x, 2); intent(x, 3);
+    ndel = 1; gco = x; gl = lst[x]; dacks = B(x); fgt = 0; bury(x)
+}
+inline done(h) { printf("done %d\n", h);
+    bury(h);
+#ifndef BUG_DONELIST
+    gl = gl | tl[h];
+#endif
+    dacks = dacks | B(h)
+}
+#ifdef BUG_FORGETEARLY
+#define SETTLED true
+#else
+#ifdef BUG_FORGETREMOVED
+#define SETTLED ((gl & ~(dacks | removed)) == 0)
+#else
+#define SETTLED ((gl & ~dacks) == 0)
+#endif
+#endif
+#ifdef BUG_NOQUAR
+#define STALE(x) false
+#else
+#define STALE(x) old
+#endif
+#define AGREES(x, h) (REC(h) && own[h] == x && oep[h] == ep[x])
+#define MATE(x, h) ((h) != (x) && (lst[x] & B(h)) && ALIVEK(x, h))
+#define ALONE(x) (!MATE(x, 0) && !MATE(x, 1) && !MATE(x, 2) && !MATE(x, 3))
+#define GCPAIR(x, h) \
+  :: d_step { OWNER(x) && UP(x) && (said250 || term[x] > 1) && WILL(x) && MATE(x, h) && AGREES(x, h) && UP(h) -> deliver(x, h) } 
+#define GCNODE(x) \
+  :: d_step { OWNER(x) && UP(x) && (said250 || term[x] > 1) && WILL(x) && ALONE(x) -> deliver(x, x) } \
+  :: d_step { gco < 4 && (gl & B(x)) && !(dacks & B(x)) && UP(x) && DRAINED(x) && DRAINED(gco) -> done(x) } \
+  :: d_step { (fgt & B(x)) && UP(x) -> printf("forget %d\n", x); fgt = fgt & ~B(x); tomb = tomb & ~B(x); rel[x] = 0; tl[x] = 0 } \
+  :: d_step { nm < MAXM && UP(x) && !LIVE(x) -> printf("remove %d\n", x); nm++; removed = removed | B(x); gone = gone | B(x); \
+        drop_record(x); tomb = tomb & ~B(x); fl[x] = 0 } \
+  :: d_step { old && REC(x) && !BELIEVES(x) && STALE(x) && UP(x) -> printf("quarantine %d\n", x); drop_record(x) } \
+  :: d_step { old && TOMB(x) -> tomb = tomb & ~B(x); rel[x] = 0; tl[x] = 0 }
+#else
+#define STALE(x) false
+#endif
 #define BITS(m) (((m) & 1) + (((m) >> 1) & 1) + (((m) >> 2) & 1) + (((m) >> 3) & 1))
 #ifdef BUG_RELEASEEARLY
 #define KEPT(x, h) true
@@ -276,7 +404,7 @@ inline destroy(n) { printf("destroy %d\n", n);
 #define HAVE_BODY(x) REC(x)
 
 #define PAIR(x, h) \
-  :: d_step { f(x, h) < fe[h] && UP(x) -> printf("%d learns fence of %d\n", x, h); f(x, h) = fe[h] } \
+  :: d_step { f(x, h) < fe[h] && UP(x) -> printf("%d learns fence of %d\n", x, h); f(x, h) = fe[h]; ASK_AGAIN(x) } \
   :: d_step { nr && UP(x) && !(sy[x] & B(h)) && ALIVEK(x, h) && k(x, h) == ep[h] && UP(h) -> sync(x, h) } \
   :: d_step { pend[x] && !(ok[x] & B(h)) && UP(h) && UP(x) && ((lst[x] & B(h)) || WIDE(x)) -> ask(x, h) } \
   :: d_step { OWNER(x) && na < MAXA && !aborted && !(lst[x] & B(h)) && fl[h] == 0 && UP(h) \
@@ -292,12 +420,12 @@ inline destroy(n) { printf("destroy %d\n", n);
   :: d_step { nr < MAXR && UP(x) -> restart(x) } \
   :: d_step { nd < MAXD && UP(x) -> destroy(x) } \
   :: d_step { fl[x] && UP(x) -> recv(x) } \
-  :: d_step { REC(x) && READY(x) && own[x] == x && REOWNOK(x) && oep[x] < ep[x] && pend[x] == 0 -> \
+  :: d_step { REC(x) && READY(x) && !STALE(x) && own[x] == x && REOWNOK(x) && !PASSED(x) && oep[x] < ep[x] && pend[x] == 0 -> \
               printf("reown %d\n", x); oep[x] = ep[x]; mine[x] = ep[x] } \
-  :: d_step { LIVE(x) && REC(x) && READY(x) && !BELIEVES(x) && pend[x] == 0 && \
-              ((own[x] != x && RECFENCED(x)) || (own[x] == x && !REOWNOK(x))) -> \
-              printf("claim %d\n", x); pend[x] = term[x] + 1; ok[x] = 0 } \
-  :: d_step { pend[x] && ALLOK(x) && (xf[x] || RECFENCED(x) || own[x] == x) -> finish(x) } \
+  :: d_step { LIVE(x) && REC(x) && READY(x) && !STALE(x) && !BELIEVES(x) && pend[x] == 0 && \
+              ((own[x] != x && RECFENCED(x)) || (own[x] == x && (!REOWNOK(x) || PASSED(x)))) -> \
+              printf("claim %d\n", x); pend[x] = term[x] + 1; ok[x] = 0; UNBLIND(x) } \
+  :: d_step { pend[x] && !STALE(x) && ALLOK(x) && (xf[x] || RECFENCED(x) || own[x] == x) -> finish(x) } \
   :: d_step { aborted && REC(x) -> bury(x) }
 
 #ifdef BUG_ABORTLATE
@@ -324,9 +452,23 @@ active proctype world() {
     PAIR(2, 0) PAIR(2, 1) PAIR(2, 3) PAIR(3, 0) PAIR(3, 1) PAIR(3, 2)
     :: d_step { !dur0 -> dur0 = 1 }
     :: d_step { !said250 && !aborted && dur0 && ep[0] == 1 && BELIEVES(0) && (ackd & lst[0] & 14) -> said250 = 1 }
+#ifdef GC
+    GCNODE(0) GCNODE(1) GCNODE(2) GCNODE(3)
+    GCPAIR(0, 1) GCPAIR(0, 2) GCPAIR(0, 3) GCPAIR(1, 0) GCPAIR(1, 2) GCPAIR(1, 3)
+    GCPAIR(2, 0) GCPAIR(2, 1) GCPAIR(2, 3) GCPAIR(3, 0) GCPAIR(3, 1) GCPAIR(3, 2)
+    :: d_step { gco < 4 && !forgot && SETTLED && !fgt && TOMB(gco) -> printf("forget\n"); forgot = 1; fgt = gl }
+#ifdef CHECK_GONE
+    :: timeout -> assert(!ndel || (!(tomb & ~gone) && !(rel[0] + rel[1] + rel[2] + rel[3]))); break
+#else
+    :: d_step { ndel && !old && nm -> printf("T_tomb passes\n"); old = 1 }
+#endif
+#else
     :: d_step { CANABORT && ep[0] == 1 && BELIEVES(0) -> aborted = 1; bury(0) }
+#endif
     :: d_step { OWNER(0) + OWNER(1) + OWNER(2) + OWNER(3) > 1 -> assert(false) }
+#ifndef GC
     :: d_step { said250 && !COPY(0) && !COPY(1) && !COPY(2) && !COPY(3) -> assert(false) }
+#endif
 #ifdef CHECK_V
     :: d_step { !(PV(0, 1) && PV(0, 2) && PV(0, 3) && PV(1, 2) && PV(1, 3) && PV(2, 3)) -> assert(false) }
 #endif
