@@ -9,7 +9,7 @@
 
 #include "base/alloc.h"
 #include "node/delivery/parcel_load.h"
-#include "node/delivery/session.h"
+#include "node/delivery/outgoing.h"
 #include "node/delivery/settle.h"
 
 /* --- a loop's share --- */
@@ -60,7 +60,7 @@ static void add_to_line(struct delivery *d, struct parcel *parcels)
     }
 }
 
-struct parcel *session_take_parcel(struct delivery *d)
+struct parcel *outgoing_take_parcel(struct delivery *d)
 {
     struct parcel *p = d->line;
     if (!p)
@@ -73,10 +73,10 @@ struct parcel *session_take_parcel(struct delivery *d)
     return p;
 }
 
-void session_return_line(struct delivery *d)
+void outgoing_return_line(struct delivery *d)
 {
     struct parcel *p;
-    while ((p = session_take_parcel(d))) {
+    while ((p = outgoing_take_parcel(d))) {
         p->result = PARCEL_REQUEUE;
         schedule_parcel_home(d->dl->env->schedule, p);
     }
@@ -87,18 +87,18 @@ static void fail_parcel(struct delivery *d, struct parcel *p)
     delivery_fail(d->dl, d->settings, p, &d->last_failure);
 }
 
-void session_fail_all(struct delivery *d)
+void outgoing_fail_all(struct delivery *d)
 {
     struct parcel *p = d->current;
     d->current = NULL;
     if (p)
         fail_parcel(d, p);
-    while ((p = session_take_parcel(d)))
+    while ((p = outgoing_take_parcel(d)))
         fail_parcel(d, p);
 }
 
 /* Notes may cross with a batch on its way here; the next ones put that right. */
-void session_tell_hungry(struct delivery *d, bool idle)
+void outgoing_tell_hungry(struct delivery *d, bool idle)
 {
     if (idle ? d->idle_told : d->hungry_told)
         return;
@@ -126,20 +126,20 @@ static void free_session(struct delivery *d)
     free(d);
 }
 
-void session_pending_done(struct delivery *d)
+void outgoing_pending_done(struct delivery *d)
 {
     INVARIANT(d->pending > 0);
     if (--d->pending == 0 && d->released)
         free_session(d);
 }
 
-void session_close(struct delivery *d, bool failed)
+void outgoing_close(struct delivery *d, bool failed)
 {
     if (d->state == DELIVERY_CLOSED)
         return;
     if (d->conn)
-        session_drop_connection(d);
-    session_return_line(d);
+        outgoing_drop_connection(d);
+    outgoing_return_line(d);
     d->state = DELIVERY_CLOSED;
     d->closed.was_ready = d->opened_told;
     d->closed.failed = failed;
@@ -162,7 +162,7 @@ static void timer_fired(struct timer *t)
     else
         smtp_client_tick(d->client, mono_now());
     d->in_engine = false;
-    session_pump(d);
+    outgoing_pump(d);
 }
 
 static void body_here(void *ctx)
@@ -173,7 +173,7 @@ static void body_here(void *ctx)
     d->in_engine = true;
     smtp_client_body_ready(d->client, mono_now());
     d->in_engine = false;
-    session_pump(d);
+    outgoing_pump(d);
 }
 
 /* "user:password" in the first line. A few bytes of a local file, once a connection that
@@ -253,14 +253,14 @@ static void batch_arrived(struct mail *mail, void *owner)
     d->hungry_told = d->idle_told = false;
     d->batch = d->line_count;
     if (d->state == DELIVERY_CLOSED || d->quitting) {
-        session_return_line(d);
+        outgoing_return_line(d);
         return;
     }
     if (d->state == DELIVERY_IDLE && !d->current && d->client) {
         d->in_engine = true;
-        session_next_parcel(d);
+        outgoing_next_parcel(d);
         d->in_engine = false;
-        session_pump(d);
+        outgoing_pump(d);
     }
 }
 
@@ -279,12 +279,12 @@ static void quit_arrived(struct mail *mail, void *owner)
     if (d->state == DELIVERY_CLOSED)
         return;
     d->quitting = true;
-    session_return_line(d);
+    outgoing_return_line(d);
     if (d->client && (d->opened_told || d->current)) {
         d->in_engine = true;
         smtp_client_quit(d->client, mono_now());
         d->in_engine = false;
-        session_pump(d);
+        outgoing_pump(d);
         return;
     }
     if (d->current) {
@@ -293,7 +293,7 @@ static void quit_arrived(struct mail *mail, void *owner)
         p->result = PARCEL_REQUEUE;
         schedule_parcel_home(d->dl->env->schedule, p);
     }
-    session_close(d, false);
+    outgoing_close(d, false);
 }
 
 void delivery_quit(struct delivery *d)
@@ -311,7 +311,7 @@ static void abort_arrived(struct mail *mail, void *owner)
     d->in_engine = true;
     smtp_client_abort(d->client, ERR_SHUTTING_DOWN, mono_now());
     d->in_engine = false;
-    session_pump(d);
+    outgoing_pump(d);
 }
 
 void delivery_abort(struct delivery *d)

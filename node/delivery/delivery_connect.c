@@ -5,7 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/metrics.h"
-#include "node/delivery/session.h"
+#include "node/delivery/outgoing.h"
 
 /* How long an address that did not answer is left alone by other sessions. */
 #define DEAD_MS 60000
@@ -43,7 +43,7 @@ static void engine_ready(void *ctx)
         schedule_session_event(d->dl->env->schedule, &d->opened);
     }
     d->state = DELIVERY_IDLE;
-    session_next_parcel(d);
+    outgoing_next_parcel(d);
 }
 
 static void engine_closed(void *ctx, const struct smtp_client_end *end)
@@ -61,12 +61,12 @@ static void engine_closed(void *ctx, const struct smtp_client_end *end)
     snprintf(f->mx, sizeof(f->mx), "%s", hops_name(d));
 }
 
-const struct smtp_client_handler session_engine_handler = {
+const struct smtp_client_handler outgoing_engine_handler = {
     .start_tls = engine_start_tls,
     .ready = engine_ready,
-    .body = session_engine_body,
-    .final_ready = session_engine_final_ready,
-    .done = session_engine_done,
+    .body = outgoing_engine_body,
+    .final_ready = outgoing_engine_final_ready,
+    .done = outgoing_engine_done,
     .closed = engine_closed,
 };
 
@@ -99,7 +99,7 @@ static void last_words(struct delivery *d)
         d->lost = true;
 }
 
-void session_drop_connection(struct delivery *d)
+void outgoing_drop_connection(struct delivery *d)
 {
     if (d->client)
         smtp_client_free(d->client);
@@ -118,29 +118,29 @@ static void connection_ended(struct delivery *d)
 {
     bool was_ready = d->end_was_ready, clear = d->end_retry_in_clear, ok = d->end_ok;
     last_words(d);
-    session_drop_connection(d);
+    outgoing_drop_connection(d);
     if (ok) {
-        session_close(d, false);
+        outgoing_close(d, false);
         return;
     }
     d->last_failure = d->end;
     if (!was_ready && clear && !d->in_clear) {
         hops_note_dead(d, true, CLEAR_MS);
-        session_connect(d, d->address);
+        outgoing_connect(d, d->address);
         return;
     }
     if (!was_ready) {
-        session_setup_failed(d, d->end.code != 0);
+        outgoing_setup_failed(d, d->end.code != 0);
         return;
     }
     /* A server that ends an idle connection has done nothing wrong. */
     bool in_hand = d->current != NULL;
-    if (session_salvage(d))
+    if (outgoing_salvage(d))
         return;
-    session_close(d, in_hand);
+    outgoing_close(d, in_hand);
 }
 
-void session_pump(struct delivery *d)
+void outgoing_pump(struct delivery *d)
 {
     if (d->in_engine || !d->client)
         return;
@@ -152,10 +152,10 @@ void session_pump(struct delivery *d)
     if (d->ended)
         connection_ended(d);
     else
-        session_arm(d);
+        outgoing_arm(d);
 }
 
-void session_arm(struct delivery *d)
+void outgoing_arm(struct delivery *d)
 {
     struct mono at = smtp_client_deadline(d->client);
     if (d->state == DELIVERY_IDLE && !d->current && !d->quitting)
@@ -171,8 +171,8 @@ static void conn_connected(struct conn *c, void *owner)
     (void)c;
     d->client_config.tls = d->in_clear ? DELIVERY_TLS_NONE : route_tls(d->route);
     d->client =
-        smtp_client_new(&d->client_config, &session_engine_handler, d, mono_now());
-    session_pump(d);
+        smtp_client_new(&d->client_config, &outgoing_engine_handler, d, mono_now());
+    outgoing_pump(d);
 }
 
 static size_t conn_data(struct conn *c, struct slice bytes, void *owner)
@@ -184,7 +184,7 @@ static size_t conn_data(struct conn *c, struct slice bytes, void *owner)
     d->in_engine = true;
     smtp_client_feed(d->client, bytes, mono_now());
     d->in_engine = false;
-    session_pump(d);
+    outgoing_pump(d);
     return bytes.len;
 }
 
@@ -195,7 +195,7 @@ static void conn_secured(struct conn *c, void *owner)
     d->in_engine = true;
     smtp_client_tls_started(d->client, true, mono_now());
     d->in_engine = false;
-    session_pump(d);
+    outgoing_pump(d);
 }
 
 static void conn_drained(struct conn *c, void *owner)
@@ -205,8 +205,8 @@ static void conn_drained(struct conn *c, void *owner)
     if (!d->client)
         return;
     if (smtp_client_final(d->client).len > 0)
-        session_write_final(d);
-    session_pump(d);
+        outgoing_write_final(d);
+    outgoing_pump(d);
 }
 
 static void conn_closed(struct conn *c, enum err why, void *owner)
@@ -216,8 +216,8 @@ static void conn_closed(struct conn *c, enum err why, void *owner)
         fill_failure(d, why, conn_why(c));
         hops_note_dead(d, false, DEAD_MS);
         d->lost = true;
-        session_drop_connection(d);
-        session_setup_failed(d, false);
+        outgoing_drop_connection(d);
+        outgoing_setup_failed(d, false);
         return;
     }
     d->in_engine = true;
@@ -227,7 +227,7 @@ static void conn_closed(struct conn *c, enum err why, void *owner)
         smtp_client_eof(d->client, mono_now());
     d->in_engine = false;
     d->lost = true;
-    session_pump(d);
+    outgoing_pump(d);
 }
 
 static const struct conn_handler conn_events = {.connected = conn_connected,
@@ -236,7 +236,7 @@ static const struct conn_handler conn_events = {.connected = conn_connected,
     .drained = conn_drained,
     .closed = conn_closed};
 
-void session_connect(struct delivery *d, struct netaddr address)
+void outgoing_connect(struct delivery *d, struct netaddr address)
 {
     struct conn_target target = {
         .to = address, .timeout_ms = d->settings->limits.connect_timeout_ms};
@@ -247,16 +247,16 @@ void session_connect(struct delivery *d, struct netaddr address)
     d->conn = conn_connect(d->dl->conns, &target, &conn_events, d);
 }
 
-void session_setup_failed(struct delivery *d, bool by_protocol)
+void outgoing_setup_failed(struct delivery *d, bool by_protocol)
 {
     if (d->state == DELIVERY_CLOSED)
         return;
     if (d->quitting) {
-        session_close(d, false);
+        outgoing_close(d, false);
         return;
     }
     if (hops_next(d, by_protocol))
         return;
-    session_fail_all(d);
-    session_close(d, true);
+    outgoing_fail_all(d);
+    outgoing_close(d, true);
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
-#include "node/delivery/session.h"
+#include "node/delivery/outgoing.h"
 
 static void look_up(struct delivery *d);
 
@@ -59,11 +59,19 @@ static bool next_hop(struct delivery *d)
 static void no_address(struct delivery *d, enum err err, const char *why)
 {
     struct failure_note *f = &d->last_failure;
+    /* A hop that an operator named is not gone because DNS says so today. */
+    if (!route_by_mx(d->route) && err_class(err) == ERR_CLASS_PERMANENT)
+        err = ERR_NO_USABLE_ADDRESS;
+    if (f->err != ERR_OK && err_class(f->err) == ERR_CLASS_TRANSIENT &&
+        err_class(err) == ERR_CLASS_PERMANENT) {
+        outgoing_setup_failed(d, false); /* another host may well take it later */
+        return;
+    }
     *f = (struct failure_note){.err = err};
     snprintf(f->status, sizeof(f->status), "%s", err_status(err));
     snprintf(f->text, sizeof(f->text), "%s", why[0] ? why : err_text(err));
     snprintf(f->mx, sizeof(f->mx), "%s", hops_name(d));
-    session_setup_failed(d, false);
+    outgoing_setup_failed(d, false);
 }
 
 /* Not dead ones first; but when all are said to be dead, the word is tested on the first.
@@ -94,13 +102,13 @@ static void use_lookup(struct delivery *d)
     }
     if (pick_address(d, &address)) {
         d->tries++;
-        session_connect(d, address);
+        outgoing_connect(d, address);
         return;
     }
     if (d->last_failure.err == ERR_OK)
         no_address(d, ERR_CONNECT_TIMEOUT, "every address failed moments ago");
     else
-        session_setup_failed(d, false);
+        outgoing_setup_failed(d, false);
 }
 
 static void looked_up(struct route_lookup *l, void *owner)
@@ -110,7 +118,7 @@ static void looked_up(struct route_lookup *l, void *owner)
     d->looking_up = false;
     if (d->state == DELIVERY_LOOKING_UP)
         use_lookup(d);
-    session_pending_done(d);
+    outgoing_pending_done(d);
 }
 
 static void look_up(struct delivery *d)

@@ -6,7 +6,7 @@
 
 #include "base/alloc.h"
 #include "node/delivery/parcel_load.h"
-#include "node/delivery/session.h"
+#include "node/delivery/outgoing.h"
 #include "node/delivery/settle.h"
 #include "node/mail/convert8.h"
 
@@ -19,10 +19,10 @@ static void parcel_settled(void *ctx)
     struct delivery *d = ctx;
     d->outcome_pending = false;
     if (d->final_waiting && d->client) {
-        session_write_final(d);
-        session_pump(d);
+        outgoing_write_final(d);
+        outgoing_pump(d);
     }
-    session_pending_done(d);
+    outgoing_pending_done(d);
 }
 
 static void finish_parcel(struct delivery *d)
@@ -69,9 +69,9 @@ static void parcel_loaded(
     if (d->state == DELIVERY_LOADING)
         d->state = DELIVERY_IDLE;
     if (!d->current && d->client && !d->ended && d->state == DELIVERY_IDLE)
-        session_next_parcel(d);
-    session_pump(d);
-    session_pending_done(d);
+        outgoing_next_parcel(d);
+    outgoing_pump(d);
+    outgoing_pending_done(d);
 }
 
 static bool connection_is_used_up(const struct delivery *d)
@@ -83,7 +83,7 @@ static bool connection_is_used_up(const struct delivery *d)
     return d->messages >= max;
 }
 
-void session_next_parcel(struct delivery *d)
+void outgoing_next_parcel(struct delivery *d)
 {
     if (d->state != DELIVERY_IDLE || !d->client)
         return;
@@ -95,13 +95,13 @@ void session_next_parcel(struct delivery *d)
         smtp_client_quit(d->client, mono_now());
         return;
     }
-    d->current = session_take_parcel(d);
+    d->current = outgoing_take_parcel(d);
     if (!d->current) {
-        session_tell_hungry(d, true);
+        outgoing_tell_hungry(d, true);
         return;
     }
     if (d->batch > 4 && d->line_count <= 2)
-        session_tell_hungry(d, false); /* in time for the next batch to arrive */
+        outgoing_tell_hungry(d, false); /* in time for the next batch to arrive */
     if (d->current->hot) {
         struct slice tail = body_tail(d->current->hot->body, 2);
         d->lacks_final_crlf = !slice_eq(tail, SLICE("\r\n"));
@@ -197,7 +197,7 @@ static void open_transaction(struct delivery *d)
     unsigned count = gather_recipients(d);
     if (count == 0) {
         finish_parcel(d);
-        session_next_parcel(d);
+        outgoing_next_parcel(d);
         return;
     }
     rights_intent(d->dl->env->rights, &p->attempt, d->tx_index, count);
@@ -218,6 +218,7 @@ struct conversion {
     struct parcel *parcel;
     uint64_t most;
     struct body *body;
+    const char *why;
     enum err err;
 };
 
@@ -229,8 +230,13 @@ static void convert_on_helper(struct job *job)
         whole = body_ref(c->parcel->hot->body);
     else
         c->err = store_load_body(c->store, c->parcel->id.msg, c->most, &whole);
-    if (c->err == ERR_OK)
-        c->err = convert8_body(whole, &c->body);
+    if (c->err != ERR_OK)
+        return;
+    enum convert8 verdict = convert8_message(whole, &c->body, &c->why);
+    if (verdict == CONVERT8_REFUSED)
+        c->err = ERR_NEEDS_8BITMIME;
+    if (verdict == CONVERT8_NOTHING)
+        c->body = body_ref(whole);
     body_unref(whole);
 }
 
@@ -246,16 +252,16 @@ static void conversion_home(struct conversion *c)
     if (c->err == ERR_OK && here) {
         open_transaction(d);
     } else if (d->current && here) {
-        parcel_fail_all(d->current, c->err, 0, SLICE(""), SLICE(""));
+        parcel_fail_all(d->current, c->err, 0, SLICE(""), slice_str(c->why));
         finish_parcel(d);
-        session_next_parcel(d);
+        outgoing_next_parcel(d);
     } else if (d->current) {
         struct parcel *p = d->current;
         d->current = NULL;
         send_home(d, p, PARCEL_REQUEUE);
     }
-    session_pump(d);
-    session_pending_done(d);
+    outgoing_pump(d);
+    outgoing_pending_done(d);
     free(c);
 }
 
@@ -316,7 +322,7 @@ static void start_transaction(struct delivery *d)
         open_transaction(d);
 }
 
-enum smtp_body_state session_engine_body(void *ctx, struct slice *out)
+enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out)
 {
     struct delivery *d = ctx;
     return body_source_next(d->source, out);
@@ -324,14 +330,14 @@ enum smtp_body_state session_engine_body(void *ctx, struct slice *out)
 
 /* --- the last write --- */
 
-void session_engine_final_ready(void *ctx)
+void outgoing_engine_final_ready(void *ctx)
 {
     struct delivery *d = ctx;
     d->final_waiting = true;
-    session_write_final(d);
+    outgoing_write_final(d);
 }
 
-void session_write_final(struct delivery *d)
+void outgoing_write_final(struct delivery *d)
 {
     /* The outcome of the message before must be durable: a crash may then leave at most
      * one message a connection in doubt. */
@@ -384,7 +390,7 @@ static void note_result(
     }
 }
 
-void session_engine_done(void *ctx, const struct smtp_outcome *outcome)
+void outgoing_engine_done(void *ctx, const struct smtp_outcome *outcome)
 {
     struct delivery *d = ctx;
     struct parcel *p = d->current;
@@ -399,7 +405,7 @@ void session_engine_done(void *ctx, const struct smtp_outcome *outcome)
     for (unsigned i = 0; i < outcome->count; i++)
         note_result(d, i, outcome);
     if (d->move_on || (outcome->connection_failed && !d->move_on))
-        return; /* `closed` follows, and session_salvage decides */
+        return; /* `closed` follows, and outgoing_salvage decides */
     for (unsigned i = 0; i < outcome->count; i++)
         if (outcome->results[i].too_many)
             return; /* `ready` follows and takes the rest */
@@ -415,7 +421,7 @@ static void close_fates(struct parcel *p)
             p->fates[i].tried = true;
 }
 
-bool session_salvage(struct delivery *d)
+bool outgoing_salvage(struct delivery *d)
 {
     struct parcel *p = d->current;
     if (!p || d->state == DELIVERY_LOADING)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of a delivery session, for delivery*.c. One loop's thread. */
-#ifndef NODE_DELIVERY_SESSION_H
-#define NODE_DELIVERY_SESSION_H
+#ifndef NODE_DELIVERY_OUTGOING_H
+#define NODE_DELIVERY_OUTGOING_H
 
 #include <stdatomic.h>
 
@@ -91,32 +91,32 @@ bool hops_must_be_clear(const struct delivery *d);
 const char *hops_name(const struct delivery *d);
 
 /* delivery_connect.c */
-void session_connect(struct delivery *d, struct netaddr address);
-void session_drop_connection(struct delivery *d);
-void session_setup_failed(struct delivery *d, bool by_protocol);
+void outgoing_connect(struct delivery *d, struct netaddr address);
+void outgoing_drop_connection(struct delivery *d);
+void outgoing_setup_failed(struct delivery *d, bool by_protocol);
 /* Runs the engine's output and whatever its callbacks asked for. After every call into
  * it. */
-void session_pump(struct delivery *d);
-void session_arm(struct delivery *d);
-extern const struct smtp_client_handler session_engine_handler;
+void outgoing_pump(struct delivery *d);
+void outgoing_arm(struct delivery *d);
+extern const struct smtp_client_handler outgoing_engine_handler;
 
 /* delivery_send.c: transactions. */
-void session_next_parcel(struct delivery *d);
-void session_engine_done(void *ctx, const struct smtp_outcome *outcome);
-enum smtp_body_state session_engine_body(void *ctx, struct slice *out);
-void session_engine_final_ready(void *ctx);
-void session_write_final(struct delivery *d);
+void outgoing_next_parcel(struct delivery *d);
+void outgoing_engine_done(void *ctx, const struct smtp_outcome *outcome);
+enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out);
+void outgoing_engine_final_ready(void *ctx);
+void outgoing_write_final(struct delivery *d);
 /* The connection is gone; what of the parcel in hand? True: it goes on at the next hop.
  */
-bool session_salvage(struct delivery *d);
+bool outgoing_salvage(struct delivery *d);
 
 /* delivery.c */
-void session_close(struct delivery *d, bool failed);
-void session_return_line(struct delivery *d);
+void outgoing_close(struct delivery *d, bool failed);
+void outgoing_return_line(struct delivery *d);
 /* Every parcel, the one in hand too, gets the last failure. */
-void session_fail_all(struct delivery *d);
-void session_tell_hungry(struct delivery *d, bool idle);
-struct parcel *session_take_parcel(struct delivery *d);
-void session_pending_done(struct delivery *d);
+void outgoing_fail_all(struct delivery *d);
+void outgoing_tell_hungry(struct delivery *d, bool idle);
+struct parcel *outgoing_take_parcel(struct delivery *d);
+void outgoing_pending_done(struct delivery *d);
 
 #endif
