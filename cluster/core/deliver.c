@@ -178,13 +178,15 @@ static void send_outcome(struct core *core, struct unit *u, uint64_t attempt, ui
     }
 }
 
+/* What was delivered or failed is so for ever. But "deferred" ends only the doubt of that very
+ * attempt: another session may have sent a dot since. */
 static void take_outcome(struct core *core, struct unit *u, uint64_t delivered,
-                         uint64_t failed, uint64_t rcpts)
+                         uint64_t failed, uint64_t settled)
 {
     unit_digest(core, u);
     u->delivered |= delivered;
     u->failed = (u->failed | failed) & ~u->delivered;
-    u->doubt &= ~(rcpts | u->delivered | u->failed);
+    u->doubt &= ~(settled | u->delivered | u->failed);
     if (u->state == UNIT_LIVE && unit_final(u))
         u->state = UNIT_DONE;
     unit_digest(core, u);
@@ -197,7 +199,9 @@ void outcome_event(struct core *core, const struct core_event *e)
     struct work *w = u ? work_of(core, u) : NULL;
     if (!u)
         return;
-    take_outcome(core, u, e->u.attempt.delivered, e->u.attempt.failed, e->u.attempt.rcpts);
+    bool last = u->attempt == e->u.attempt.attempt || MUT(core, MUT_ANY_OUTCOME);
+    take_outcome(core, u, e->u.attempt.delivered, e->u.attempt.failed,
+        last ? e->u.attempt.rcpts : 0);
     u->doubt |= e->u.attempt.doubt & ~(u->delivered | u->failed);
     u->due_s = e->u.attempt.due_s;
     uint64_t settled = e->u.attempt.rcpts & ~e->u.attempt.doubt;
@@ -353,11 +357,12 @@ void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (u && (u->flags & UF_ACCEPTING || unit_settling(u)))
         return;
     if (u) {
-        take_outcome(core, u, a->delivered, a->failed, a->rcpts);
+        if (a->attempt >> 24 == u->attempt >> 24 && a->attempt > u->attempt)
+            u->attempt = a->attempt; /* its intent was lost, or overtaken */
+        bool last = u->attempt == a->attempt || MUT(core, MUT_ANY_OUTCOME);
+        take_outcome(core, u, a->delivered, a->failed, last ? a->rcpts : 0);
         if (u->owner == slot)
             u->due_s = a->due_s;
-        if (a->attempt >> 24 == u->attempt >> 24 && a->attempt > u->attempt)
-            u->attempt = a->attempt;
         unit_store(core, u, 0);
         forward(core, slot, msg, u);
         unit_review(core, u);

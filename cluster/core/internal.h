@@ -54,6 +54,7 @@ enum mutant {
     MUT_NARROW_CLAIM,      /* claims ask only their list (rule W) */
     MUT_RELEASE_KNOWER,    /* a holder is released while an attempt runs */
     MUT_NARROW_INTENT,     /* the gate ignores holders with an older list (rule N) */
+    MUT_ANY_OUTCOME,       /* a deferral ends the doubts of other attempts */
     MUT_COUNT
 };
 #ifdef CORE_SIM

@@ -271,6 +271,11 @@ void faults_heal(struct sim *sim)
     thaw(sim);
     if (sim->o.liveness && sim->node_count >= 3)
         break_for_ever(sim);
+    uint8_t stores = 0;
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        stores = (uint8_t)(stores + ((sim->cfg.member[i].roles & ROLE_STORE) &&
+                                        !sim->node[i].permanent_dead));
+    sim->no_accept = stores < sim->cfg.min_copies; /* nobody can promise that many copies */
     for (uint8_t i = 0; i < sim->node_count; i++)
         if (!sim->node[i].alive && !sim->node[i].permanent_dead)
             sim_at(sim, sim->now + sim_below(&sim->rng_fault, 3 * SEC), SE_START, i, 0, 0, 0);

@@ -265,7 +265,7 @@ struct sim {
     uint32_t buggify;
     uint32_t defer_ppm, fail_ppm, lost_reply_ppm;
     uint64_t freeze_any; /* a node froze: D3 is possible until then */
-    bool forced;
+    bool forced, no_accept;
     uint64_t trace_count;
     char *trace; /* ring of lines */
 };

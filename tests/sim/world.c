@@ -89,6 +89,10 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
     struct mail *m = &sim->mail[index];
     if (m->done || try != m->tries)
         return;
+    if (sim->no_accept) {
+        m->done = true;
+        return;
+    }
     if (m->tries == 12) {
         m->done = true; /* the client gives up, and bounces it to its user */
         return;
