@@ -47,7 +47,7 @@ static const struct scan_case CASES[] = {
     {"ends in a name", "To: a\r\nCc", false, true, false, 7, 7, 0, "23:0-7"},
     {"ends in the empty line", "To: a\r\n\r", false, true, false, 7, 7, 0, "23:0-7"},
     {"long name", "X-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: a\r\nTo: b\r\n\r\n", true,
-        false, false, 54, 56, 0, "23:47-54"},
+        false, false, 55, 57, 0, "23:48-55"},
     {"a prefix is not the name", "T: a\r\nTos: b\r\nResent-To: c\r\n\r\n", true, false,
         false, 28, 30, 0, "19:14-28"},
     {"all we remove", "Return-Path: <a>\r\nBcc: b\r\nResent-Bcc: c\r\nDate: d\r\n\r\n",
