@@ -105,7 +105,7 @@ static void *writer_main(void *arg)
     pthread_setname_np(pthread_self(), "baton-writer");
     for (;;) {
         int wait_ms = s->backend->idle_ms(s);
-        if (wait_ms > 0 && !s->stopping)
+        if (wait_ms > 0 && !s->stopping && !s->first)
             mailbox_wait(s->box, wait_ms);
         mailbox_drain(s->box);
         if (s->stopping && !s->first)
@@ -275,40 +275,44 @@ void store_submit(struct store *s, struct store_op *op)
  */
 struct scan_call {
     struct mail mail;
-    struct mailbox *reply_to;
     void (*unit)(const struct scan_unit *u, void *ctx);
     void (*progress)(uint64_t done, uint64_t total, void *ctx);
     void *ctx;
     struct scan_result *out;
     enum err result;
+    bool ended;
+    /* Not a mailbox: whoever posts to one still touches it when the receiver may free it.
+     */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
 };
-
-static void end_scan(struct mail *mail, void *owner)
-{
-    (void)mail;
-    (void)owner;
-}
 
 static void take_scan(struct mail *mail, void *owner)
 {
     struct store *s = owner;
     struct scan_call *call = CONTAINER_OF(mail, struct scan_call, mail);
     call->result = s->backend->scan(s, call->unit, call->progress, call->ctx, call->out);
-    mailbox_post(call->reply_to, &call->mail, end_scan);
+    pthread_mutex_lock(&call->lock);
+    call->ended = true;
+    pthread_cond_signal(&call->changed);
+    pthread_mutex_unlock(&call->lock);
 }
 
 enum err store_scan(struct store *s, void (*unit)(const struct scan_unit *u, void *ctx),
     void (*progress)(uint64_t done, uint64_t total, void *ctx), void *ctx,
     struct scan_result *out)
 {
-    struct mailbox *box = mailbox_new(NULL);
-    struct scan_call call = {
-        .reply_to = box, .unit = unit, .progress = progress, .ctx = ctx, .out = out};
+    struct scan_call call = {.unit = unit, .progress = progress, .ctx = ctx, .out = out};
     *out = (struct scan_result){0};
+    pthread_mutex_init(&call.lock, NULL);
+    pthread_cond_init(&call.changed, NULL);
     mailbox_post(s->box, &call.mail, take_scan);
-    while (mailbox_drain(box) == 0)
-        mailbox_wait(box, -1);
-    mailbox_free(box);
+    pthread_mutex_lock(&call.lock);
+    while (!call.ended)
+        pthread_cond_wait(&call.changed, &call.lock);
+    pthread_mutex_unlock(&call.lock);
+    pthread_cond_destroy(&call.changed);
+    pthread_mutex_destroy(&call.lock);
     return call.result;
 }
 

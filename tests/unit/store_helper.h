@@ -27,21 +27,33 @@ static inline void box_done(struct store_op *op, void *owner)
     ++*(unsigned *)owner;
 }
 
+/* One for the whole program: whoever posts may touch a mailbox a moment after its last mail
+ * was taken out. */
+static inline struct mailbox *reply_box(unsigned **done_out)
+{
+    static unsigned done;
+    static struct mailbox *box;
+    if (!box)
+        box = mailbox_new(&done);
+    done = 0;
+    *done_out = &done;
+    return box;
+}
+
 /* Submits and waits; many at once keep their order. */
 static inline void run_ops(struct store *s, struct store_op **ops, unsigned count)
 {
-    unsigned done = 0;
-    struct mailbox *box = mailbox_new(&done);
+    unsigned *done;
+    struct mailbox *box = reply_box(&done);
     for (unsigned i = 0; i < count; i++) {
         ops[i]->reply_to = box;
         ops[i]->done = box_done;
         store_submit(s, ops[i]);
     }
-    while (done < count) {
+    while (*done < count) {
         mailbox_wait(box, -1);
         mailbox_drain(box);
     }
-    mailbox_free(box);
 }
 
 static inline enum err run_op_wait(struct store *s, struct store_op *op)

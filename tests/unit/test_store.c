@@ -540,10 +540,41 @@ static void test_reads(void **state)
     store_close(s);
 }
 
+/* More than one batch takes at once: what is left over needs no new mail to be run. */
+static void test_many_batches(void **state)
+{
+    (void)state;
+    enum { COUNT = 700 };
+    char *dir = temp_dir();
+    struct store *s = open_dir_store(dir, 64 * MIB, 0);
+    struct store_accept *a = mem_zalloc(COUNT * sizeof(*a));
+    struct store_op *ops[COUNT];
+    struct store_stats stats;
+    uint64_t seed = 3, ids = 0;
+    for (unsigned i = 0; i < COUNT; i++) {
+        struct body *b = random_body(&seed, 20000);
+        a[i].op.kind = STORE_OP_ACCEPT;
+        a[i].message = make_message(make_id(&ids), b, 1, 1, &seed);
+        ops[i] = &a[i].op;
+    }
+    run_ops(s, ops, COUNT);
+    store_stats(s, &stats);
+    assert_int_equal(stats.units, COUNT);
+    assert_true(stats.commits >= 3);
+    for (unsigned i = 0; i < COUNT; i++) {
+        assert_int_equal(a[i].op.result, ERR_OK);
+        message_unref(a[i].message);
+    }
+    free(a);
+    store_close(s);
+    remove_dir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_many_batches),
         cmocka_unit_test(test_tapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

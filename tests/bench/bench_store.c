@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the store costs. `bench_store ops [dir]`: accept and settle in batches of 1, 32
+ * and 128, wall time and CPU per pair. `bench_store fill N DIR`: a queue of N units.
+ * `bench_store scan DIR`: start-up on it, time and memory. DIR must be on the disk that
+ * is to be measured. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "queue/store.h"
+
+#define FILL_BATCH 512u
+
+struct bench {
+    struct store *store;
+    struct mailbox *box;
+    struct msg_id_source ids;
+    unsigned done;
+};
+
+static void op_done(struct store_op *op, void *owner)
+{
+    struct bench *b = owner;
+    if (op->result != ERR_OK)
+        die("bench: %s", err_text(op->result));
+    b->done++;
+}
+
+static void submit(struct bench *b, struct store_op *op)
+{
+    op->reply_to = b->box;
+    op->done = op_done;
+    store_submit(b->store, op);
+}
+
+static void wait_for(struct bench *b, unsigned count)
+{
+    while (b->done < count) {
+        mailbox_wait(b->box, -1);
+        mailbox_drain(b->box);
+    }
+    b->done = 0;
+}
+
+static struct message *make(struct bench *b, struct body *body)
+{
+    struct message *m = message_new();
+    m->created = wall_now();
+    m->id = msg_id_next(&b->ids, m->created);
+    m->reverse_path = SLICE("sender.of.mail@sending-domain.example");
+    m->origin = ORIGIN_RELAY_CLIENT;
+    m->client.family = 4;
+    m->listener = SLICE("mx");
+    m->helo = SLICE("client.sending-domain.example");
+    m->unit_count = 1;
+    m->units = arena_alloc(m->arena, sizeof(*m->units));
+    m->units[0].domain = SLICE("receiving-domain.example");
+    m->units[0].rcpt_count = 1;
+    m->units[0].rcpts = arena_alloc(m->arena, sizeof(struct recipient));
+    m->units[0].rcpts[0].address = SLICE("some.user@receiving-domain.example");
+    m->units[0].expires.ms = m->created.ms + 432000000;
+    m->body = body_ref(body);
+    m->size = body_size(body);
+    m->body_crc = body_crc(body);
+    return m;
+}
+
+static struct body *make_body(size_t size)
+{
+    struct body *b = body_new();
+    for (size_t i = 0; i < size; i += 64)
+        body_append(b,
+            SLICE("0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWX\r\n"));
+    return b;
+}
+
+static double seconds(struct timeval t)
+{
+    return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+static double cpu(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return seconds(u.ru_utime) + seconds(u.ru_stime);
+}
+
+static long anonymous_kib(void)
+{
+    char line[256];
+    long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "RssAnon: %ld kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib;
+}
+
+static void open_store(struct bench *b, const char *dir, uint64_t quota)
+{
+    char why[512];
+    struct store_settings set = {.dir = dir, .quota_bytes = quota};
+    b->store = store_open(&set, why, sizeof(why));
+    if (!b->store)
+        die("bench: %s", why);
+    b->box = mailbox_new(b);
+    struct store_identity id = store_identity(b->store);
+    msg_id_source_init(&b->ids, id.node32, id.epoch, 0);
+}
+
+static void close_store(struct bench *b)
+{
+    store_close(b->store);
+    mailbox_free(b->box);
+}
+
+/* Accepts in one batch and settles in the next, as a relay does. `keep` messages stay
+ * queued in between, so that the pages of a settle are not those of the last accept. */
+static void pairs(struct bench *b, unsigned batch, size_t size, unsigned rounds)
+{
+    struct store_accept *accept = mem_zalloc(batch * sizeof(*accept));
+    struct store_settle *settle = mem_zalloc(batch * sizeof(*settle));
+    struct body *body = make_body(size);
+    struct store_stats before, after;
+    store_stats(b->store, &before);
+    struct mono began = mono_now();
+    double cpu_began = cpu();
+    for (unsigned r = 0; r < rounds; r++) {
+        for (unsigned i = 0; i < batch; i++) {
+            accept[i] = (struct store_accept){
+                .op.kind = STORE_OP_ACCEPT, .message = make(b, body)};
+            submit(b, &accept[i].op);
+        }
+        wait_for(b, batch);
+        for (unsigned i = 0; i < batch; i++) {
+            settle[i] = (struct store_settle){.op.kind = STORE_OP_SETTLE,
+                .unit = {accept[i].message->id, 0},
+                .unit_done = true};
+            message_unref(accept[i].message);
+            submit(b, &settle[i].op);
+        }
+        wait_for(b, batch);
+    }
+    double wall = (double)(mono_now().ns - began.ns) / 1e9, used = cpu() - cpu_began;
+    store_stats(b->store, &after);
+    double n = (double)batch * rounds;
+    printf("%7zu bytes, batch %3u: %8.0f messages/s  %6.1f us CPU a message  %5.1f ops a "
+           "commit\n",
+        size, batch, n / wall, used / n * 1e6,
+        (double)(after.operations - before.operations) /
+            (double)(after.commits - before.commits));
+    body_unref(body);
+    free(accept);
+    free(settle);
+}
+
+static int bench_ops(const char *dir)
+{
+    static const unsigned batches[] = {1, 32, 128};
+    struct bench b = {0};
+    open_store(&b, dir, UINT64_C(4) << 30);
+    pairs(&b, 128, 1024, 200); /* warms up: the file has its pages */
+    for (unsigned i = 0; i < 3; i++)
+        pairs(
+            &b, batches[i], 1024, 60000 / batches[i] > 4000 ? 4000 : 60000 / batches[i]);
+    for (unsigned i = 0; i < 3; i++)
+        pairs(
+            &b, batches[i], 102400, 4000 / batches[i] > 1000 ? 1000 : 4000 / batches[i]);
+    close_store(&b);
+    return 0;
+}
+
+static int bench_fill(unsigned count, const char *dir)
+{
+    struct bench b = {0};
+    struct store_accept accept[FILL_BATCH];
+    struct body *body = make_body(1024);
+    open_store(&b, dir, (UINT64_C(1) << 30) + (uint64_t)count * 6000);
+    struct mono began = mono_now();
+    for (unsigned done = 0; done < count; done += FILL_BATCH) {
+        for (unsigned i = 0; i < FILL_BATCH; i++) {
+            accept[i] = (struct store_accept){
+                .op.kind = STORE_OP_ACCEPT, .message = make(&b, body)};
+            submit(&b, &accept[i].op);
+        }
+        wait_for(&b, FILL_BATCH);
+        for (unsigned i = 0; i < FILL_BATCH; i++)
+            message_unref(accept[i].message);
+    }
+    double wall = (double)(mono_now().ns - began.ns) / 1e9;
+    printf("%u units in %.1f s, %.0f/s, %.1f us CPU each\n", count, wall, count / wall,
+        cpu() / count * 1e6);
+    struct store_stats st;
+    store_stats(b.store, &st);
+    printf("used %llu MiB\n", (unsigned long long)st.used_bytes >> 20);
+    body_unref(body);
+    close_store(&b);
+    return 0;
+}
+
+static void count_unit(const struct scan_unit *u, void *ctx)
+{
+    *(uint64_t *)ctx += u->open_rcpts;
+}
+
+static int bench_scan(const char *dir)
+{
+    struct bench b = {0};
+    struct scan_result r;
+    uint64_t open = 0;
+    struct mono began = mono_now();
+    open_store(&b, dir, UINT64_C(64) << 30);
+    enum err e = store_scan(b.store, count_unit, NULL, &open, &r);
+    printf(
+        "scan: %s, %llu units, %llu open recipients, %llu damaged in %.2f s, %.2f s CPU, "
+        "%ld KiB anonymous\n",
+        err_name(e), (unsigned long long)r.units, (unsigned long long)open,
+        (unsigned long long)r.damaged, (double)(mono_now().ns - began.ns) / 1e9, cpu(),
+        anonymous_kib());
+    close_store(&b);
+    return e != ERR_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 2 && strcmp(argv[1], "ops") == 0)
+        return bench_ops(argc > 2 ? argv[2] : "bench-queue");
+    if (argc == 4 && strcmp(argv[1], "fill") == 0)
+        return bench_fill((unsigned)strtoul(argv[2], NULL, 10), argv[3]);
+    if (argc == 3 && strcmp(argv[1], "scan") == 0)
+        return bench_scan(argv[2]);
+    fprintf(stderr, "usage: bench_store ops [DIR] | fill N DIR | scan DIR\n");
+    return 2;
+}
