@@ -73,6 +73,13 @@ void conn_finish(struct conn *c, bool linger);
 /* No more output; input goes on. Output written before is sent first. */
 void conn_half_close(struct conn *c);
 
+/* For what stands before the protocol (PROXY): from now on `data` shows what has come so
+ * far without taking it, and its result does not matter; until conn_end_peek takes `used`
+ * bytes away. Everything behind them is untouched, so TLS may begin with the next byte.
+ */
+void conn_start_peek(struct conn *c);
+void conn_end_peek(struct conn *c, size_t used);
+
 /* Stops calling `data`. Costs nothing unless the peer sends meanwhile. */
 void conn_pause(struct conn *c);
 /* Goes on; may call `data` with what was kept before it returns. */

@@ -35,6 +35,8 @@ struct conn {
     int fd;
     enum conn_state state;
     unsigned busy; /* callers on the stack */
+    bool peek;     /* `data` sees bytes that stay in the kernel */
+    size_t peeked; /* how many it has seen */
     bool paused;
     bool in_data;      /* the owner's `data` is running */
     bool resume_asked; /* conn_resume was called in there */

@@ -117,10 +117,60 @@ static void deliver(struct conn *c, struct slice bytes)
     conn_deliver_kept(c);
 }
 
+static void wake_at(struct conn *c, size_t bytes)
+{
+    int low = (int)bytes;
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low));
+}
+
+/* Bytes that are only looked at leave the socket readable: the low-water mark keeps the
+ * loop from spinning until one more has come. */
+static void peek_once(struct conn *c)
+{
+    ssize_t got = recv(c->fd, c->all->buffer, CONN_READ_BYTES, MSG_PEEK);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got < 0) {
+        break_by_io(c, true);
+        return;
+    }
+    if ((size_t)got == c->peeked) {
+        tell_eof(c); /* woken, and no byte more: that was all */
+        return;
+    }
+    c->peeked = (size_t)got;
+    wake_at(c, c->peeked + 1);
+    c->all->reading = true;
+    (void)c->handler->data(c, slice_make(c->all->buffer, c->peeked), c->owner);
+    c->all->reading = false;
+}
+
+void conn_start_peek(struct conn *c)
+{
+    c->peek = true;
+}
+
+void conn_end_peek(struct conn *c, size_t used)
+{
+    char gone[1024];
+    c->peek = false;
+    wake_at(c, 1);
+    while (used > 0) {
+        size_t n = used < sizeof(gone) ? used : sizeof(gone);
+        ssize_t got = recv(c->fd, gone, n, 0);
+        INVARIANT(got > 0 && (size_t)got <= n); /* they were seen there */
+        used -= (size_t)got;
+    }
+}
+
 /* True when there is more to read at once. */
 static bool read_once(struct conn *c)
 {
     size_t n = 0;
+    if (c->peek) {
+        peek_once(c);
+        return false;
+    }
     c->all->reading = true;
     enum io io = read_some(c, c->all->buffer, CONN_READ_BYTES, &n);
     if (io == IO_DONE)

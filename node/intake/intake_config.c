@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "node/intake/intake_internal.h"
+#include "node/intake/open_relay.h"
+
+static bool wants_tls(const struct settings *s)
+{
+    for (unsigned i = 0; i < s->listener_count; i++)
+        if (s->listeners[i].tls != LISTENER_TLS_NONE)
+            return true;
+    return false;
+}
+
+static void load_tls(struct intake_config *c, struct settings_problems *problems)
+{
+    char why[600];
+    struct settings *s = c->settings;
+    bool has_certificate = *s->tls.certificate != '\0', has_key = *s->tls.key != '\0';
+    if (has_certificate != has_key) {
+        settings_problem(problems, s->file, 0, has_key ? "tls.certificate" : "tls.key",
+            "certificate and key go together");
+        return;
+    }
+    if (!has_certificate) {
+        if (wants_tls(s))
+            settings_problem(problems, s->file, 0, "tls.certificate",
+                "a listener with tls needs a certificate and a key");
+        return;
+    }
+    c->tls = tls_server_new(s->tls.certificate, s->tls.key, why, sizeof(why));
+    if (!c->tls)
+        settings_problem(problems, s->file, 0, "tls.certificate", "%s", why);
+}
+
+static void load_authorities(struct settings *s, struct settings_problems *problems)
+{
+    char why[600];
+    struct tls_client *client = tls_client_new(s->tls.ca_file, why, sizeof(why));
+    if (!client)
+        settings_problem(problems, s->file, 0, "tls.ca_file", "%s", why);
+    tls_client_unref(client);
+}
+
+static void load_users(struct intake_config *c, struct settings_problems *problems)
+{
+    struct settings *s = c->settings;
+    if (!*s->users.file)
+        return;
+    c->users =
+        auth_users_load(s->users.file, s->file, problems, c->warning, sizeof(c->warning));
+}
+
+static void check_postmaster(
+    const struct intake_config *c, struct settings_problems *problems)
+{
+    const struct settings *s = c->settings;
+    struct smtp_path path;
+    for (unsigned i = 0; i < s->listener_count && !*s->postmaster; i++)
+        if (s->listeners[i].service == SERVICE_MX) {
+            settings_problem(problems, s->file, s->listeners[i].line, "postmaster",
+                "needed with service mx: who gets mail for postmaster and abuse");
+            return;
+        }
+    if (!*s->postmaster ||
+        smtp_address_parse(slice_str(s->postmaster), &path) != PARSE_DONE)
+        return;
+    if (policy_is_own_name(c->policy, path.routing) &&
+        !policy_relay_domain(c->policy, path.routing) && s->route_count == 0)
+        settings_problem(problems, s->file, 0, "postmaster",
+            "%s is at our own name, where no mailbox is; name one elsewhere",
+            s->postmaster);
+}
+
+static void check_may_send_as(
+    const struct settings *s, struct settings_problems *problems)
+{
+    for (unsigned i = 0; i < s->may_send_as_count; i++) {
+        const struct may_send_as *m = &s->may_send_as[i];
+        for (unsigned j = 0; j < m->addresses.count; j++) {
+            struct slice text = slice_str(m->addresses.items[j]);
+            char domain[SMTP_DOMAIN_MAX + 1];
+            struct smtp_path path;
+            bool good = text.len && text.ptr[0] == '@'
+                            ? smtp_domain_to_ascii(slice_from(text, 1), domain)
+                            : smtp_address_parse(text, &path) == PARSE_DONE;
+            if (!good)
+                settings_problem(problems, s->file, 0, "may_send_as",
+                    "%s: not an address or @domain: %s", m->user, m->addresses.items[j]);
+        }
+    }
+}
+
+struct intake_config *intake_config_new(
+    struct settings *s, struct settings_problems *problems)
+{
+    unsigned before = problems->count;
+    struct intake_config *c = mem_zalloc(sizeof(*c));
+    atomic_init(&c->refs, 1);
+    c->settings = settings_ref(s);
+    open_relay_check(s, problems);
+    load_tls(c, problems);
+    load_authorities(s, problems);
+    load_users(c, problems);
+    c->policy = policy_new(s, problems);
+    check_postmaster(c, problems);
+    check_may_send_as(s, problems);
+    if (problems->count == before)
+        return c;
+    intake_config_unref(c);
+    return NULL;
+}
+
+struct intake_config *intake_config_ref(struct intake_config *c)
+{
+    atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+    return c;
+}
+
+void intake_config_unref(struct intake_config *c)
+{
+    if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    policy_unref(c->policy);
+    tls_server_unref(c->tls);
+    auth_users_unref(c->users);
+    settings_unref(c->settings);
+    free(c);
+}
+
+void intake_check(struct settings *s, struct settings_problems *problems)
+{
+    intake_config_unref(intake_config_new(s, problems));
+}
