@@ -17,6 +17,8 @@ struct asker {
     void *ctx;
 };
 
+STAILQ_HEAD(asker_list, asker);
+
 enum entry_state { ENTRY_WAITING, ENTRY_LOOKING_UP, ENTRY_KNOWN };
 
 struct entry {
@@ -28,7 +30,7 @@ struct entry {
     enum entry_state state;
     bool orphan; /* in no table any more: a reload or a stop came between */
     struct route *route;
-    STAILQ_HEAD(, asker) askers;
+    struct asker_list askers;
     size_t domain_len;
     char domain[];
 };
@@ -43,7 +45,7 @@ struct router {
     uint64_t hash_key;
     LIST_HEAD(, entry) buckets[BUCKETS];
     struct entry_line known, waiting;
-    unsigned count, looking_up;
+    unsigned known_count, looking_up;
     bool
         starting; /* a lookup that needs no DNS ends where it starts: no recursion then */
     bool stopped;
@@ -73,8 +75,13 @@ static struct entry *add(struct router *r, uint64_t hash, struct slice domain, i
         memcpy(e->domain, domain.ptr, domain.len);
     STAILQ_INIT(&e->askers);
     LIST_INSERT_HEAD(&r->buckets[hash % BUCKETS], e, bucket);
-    metric_set(METRIC_routes_cached, ++r->count);
     return e;
+}
+
+static void count_known(struct router *r, int change)
+{
+    r->known_count += (unsigned)change;
+    metric_set(METRIC_routes_cached, r->known_count);
 }
 
 static void take_out(struct entry *e)
@@ -83,12 +90,13 @@ static void take_out(struct entry *e)
     if (e->orphan)
         return;
     LIST_REMOVE(e, bucket);
-    if (e->state == ENTRY_KNOWN)
+    if (e->state == ENTRY_KNOWN) {
         TAILQ_REMOVE(&r->known, e, line);
-    else if (e->state == ENTRY_WAITING)
+        count_known(r, -1);
+    } else if (e->state == ENTRY_WAITING) {
         TAILQ_REMOVE(&r->waiting, e, line);
+    }
     e->orphan = true;
-    metric_set(METRIC_routes_cached, --r->count);
 }
 
 static void drop(struct entry *e)
@@ -98,19 +106,26 @@ static void drop(struct entry *e)
     free(e);
 }
 
-static void evict(struct router *r)
+static void become_known(struct entry *e, struct route *route)
 {
-    struct entry *oldest;
-    while (r->count > ROUTE_CACHE_MAX && (oldest = TAILQ_FIRST(&r->known)))
-        drop(oldest);
+    struct router *r = e->router;
+    e->state = ENTRY_KNOWN;
+    e->route = route_ref(route);
+    TAILQ_INSERT_TAIL(&r->known, e, line);
+    count_known(r, 1);
+    if (r->known_count > ROUTE_CACHE_MAX)
+        drop(TAILQ_FIRST(&r->known));
 }
 
-/* Askers may ask again from within `done`: they leave one by one. */
+/* Askers may ask again from within `done`, and make their entry go: they leave it first.
+ */
 static void answer(struct entry *e, struct route *route)
 {
+    struct asker_list list = STAILQ_HEAD_INITIALIZER(list);
     struct asker *a;
-    while ((a = STAILQ_FIRST(&e->askers))) {
-        STAILQ_REMOVE_HEAD(&e->askers, next);
+    STAILQ_CONCAT(&list, &e->askers);
+    while ((a = STAILQ_FIRST(&list))) {
+        STAILQ_REMOVE_HEAD(&list, next);
         a->done(route_ref(route), a->ctx);
         free(a);
     }
@@ -125,21 +140,13 @@ static void looked_up(struct route *route, void *ctx)
     struct entry *e = ctx;
     struct router *r = e->router;
     r->looking_up--;
-    if (e->orphan) {
-        answer(e, route);
-        route_unref(route);
+    bool orphan = e->orphan;
+    if (!orphan)
+        become_known(e, route);
+    answer(e, route);
+    if (orphan)
         free(e);
-    } else {
-        e->state = ENTRY_KNOWN;
-        e->route = route_ref(route);
-        TAILQ_INSERT_TAIL(&r->known, e, line);
-        evict(r);
-        /* Out of the entry's reach: an asker may make it go. */
-        struct entry keep = {.router = r, .askers = STAILQ_HEAD_INITIALIZER(keep.askers)};
-        STAILQ_CONCAT(&keep.askers, &e->askers);
-        answer(&keep, route);
-        route_unref(route);
-    }
+    route_unref(route);
     start_waiting(r);
 }
 
