@@ -31,7 +31,7 @@ struct server {
     struct control *control;
     pthread_t thread;
     struct control_request *waiting; /* of "wait" */
-    unsigned drains;
+    atomic_uint drains;
     atomic_uint cancelled;
     int64_t flood_left;
     struct mail mail;
@@ -79,7 +79,7 @@ static void handle_release(struct control_request *req, json_t *args, void *ctx)
 
 static void flood_on(struct control_request *req)
 {
-    server.drains++;
+    atomic_fetch_add(&server.drains, 1);
     while (server.flood_left > 0) {
         server.flood_left--;
         if (!control_reply(req, json_pack("{s:I}", "n", (json_int_t)server.flood_left)))
@@ -99,7 +99,7 @@ static void handle_flood(struct control_request *req, json_t *args, void *ctx)
     server.flood_left = 0;
     if (!control_arg_int(req, args, "count", 1, 10000000, &server.flood_left))
         return;
-    server.drains = 0;
+    atomic_store(&server.drains, 0);
     req->on_drained = flood_on;
     req->on_cancel = flood_cancelled;
     flood_on(req);
@@ -281,7 +281,7 @@ static void test_flood(void **state)
     }
     assert_non_null(fgets(line, sizeof(line), in));
     assert_string_equal(line, "{\"end\":true,\"exit\":0}\n");
-    assert_true(server.drains > 3);
+    assert_true(atomic_load(&server.drains) > 3);
     fclose(in);
 }
 
