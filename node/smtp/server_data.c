@@ -404,6 +404,7 @@ void server_bdat(struct smtp_server *s, struct slice argument)
 void server_data_answered(struct smtp_server *s, int code)
 {
     bool is_bdat = s->txn->is_bdat;
+    INVARIANT(code == 354 || code >= 400);
     s->restart_data = true;
     s->txn->is_started = code == 354;
     if (!s->txn->is_started) {

@@ -73,6 +73,7 @@ struct transaction {
     bool ends_with_crlf;
     enum line_state line;
     uint32_t recipients;
+    uint32_t tries;              /* RCPT commands */
     uint64_t line_bytes;         /* of this line, while lines are limited */
     uint64_t size;               /* handed to the handler */
     const struct refusal *fault; /* the message is refused once it is over */

@@ -6,11 +6,18 @@
 #include "base/alloc.h"
 #include "node/smtp/server_internal.h"
 
+static const struct refusal MAIL_SYNTAX = {
+    501, "5.5.4", "syntax: MAIL FROM:<address> [parameters]"};
+static const struct refusal RCPT_SYNTAX = {
+    501, "5.5.4", "syntax: RCPT TO:<address> [parameters]"};
 static const struct refusal BAD_SENDER = {501, "5.1.7", "bad sender address syntax"};
 static const struct refusal BAD_RECIPIENT = {
     501, "5.1.3", "bad recipient address syntax"};
 static const struct refusal NEEDS_UTF8 = {
     553, "5.6.7", "an address with non-ASCII characters needs the SMTPUTF8 parameter"};
+
+/* RCPT commands in one transaction, as a multiple of the recipients it may have. */
+#define RCPT_TRIES_FACTOR 10
 
 static void transaction_begin(struct smtp_server *s, const struct esmtp_mail *params)
 {
@@ -48,16 +55,21 @@ static void refuse_parameter(
     buf_fini(&line);
 }
 
-/* "FROM:<path> parameters": splits, parses the path, leaves the parameters. */
-static bool take_path(struct slice *argument, struct slice keyword,
-    enum smtp_path_kind kind, struct smtp_path *path)
+/* "FROM:<path> parameters": parses the path and leaves the parameters; NULL, or why not.
+ */
+static const struct refusal *take_path(
+    struct slice *argument, enum smtp_path_kind kind, struct smtp_path *path)
 {
+    bool is_mail = kind == SMTP_REVERSE_PATH;
     size_t used;
-    if (!smtp_command_keyword(argument, keyword) ||
-        smtp_path_parse(*argument, kind, path, &used) != PARSE_DONE)
-        return false;
+    if (!smtp_command_keyword(argument, is_mail ? SLICE("FROM:") : SLICE("TO:")))
+        return is_mail ? &MAIL_SYNTAX : &RCPT_SYNTAX;
+    if (smtp_path_parse(*argument, kind, path, &used) != PARSE_DONE)
+        return is_mail ? &BAD_SENDER : &BAD_RECIPIENT;
     *argument = slice_from(*argument, used);
-    return argument->len == 0 || argument->ptr[0] == ' ' || argument->ptr[0] == '\t';
+    bool is_separated =
+        argument->len == 0 || argument->ptr[0] == ' ' || argument->ptr[0] == '\t';
+    return is_separated ? NULL : is_mail ? &BAD_SENDER : &BAD_RECIPIENT;
 }
 
 /* What the parameters ask for and we do not do; NULL: nothing. */
@@ -81,15 +93,16 @@ void server_mail(struct smtp_server *s, struct slice argument)
     struct esmtp_mail params;
     enum esmtp_fault fault;
     struct slice culprit;
-    if (!take_path(&argument, SLICE("FROM:"), SMTP_REVERSE_PATH, &path)) {
-        server_refuse(s, &BAD_SENDER);
+    const struct refusal *why = take_path(&argument, SMTP_REVERSE_PATH, &path);
+    if (why) {
+        server_refuse(s, why);
         return;
     }
     if (esmtp_mail_parse(argument, &params, &fault, &culprit) != PARSE_DONE) {
         refuse_parameter(s, fault, culprit);
         return;
     }
-    const struct refusal *why = check_mail(s, &path, &params);
+    why = check_mail(s, &path, &params);
     if (why) {
         server_refuse(s, why);
         return;
@@ -106,27 +119,42 @@ void server_mail_answered(struct smtp_server *s, int code)
         server_transaction_end(s, SMTP_END_REFUSED);
 }
 
-void server_rcpt(struct smtp_server *s, struct slice argument)
+/* What the transaction has no room for; NULL: nothing. */
+static const struct refusal *check_rcpt(
+    struct smtp_server *s, const struct smtp_path *path)
 {
     static const struct refusal too_many = {452, "4.5.3", "too many recipients"};
+    if (s->txn->recipients >= s->config.max_recipients)
+        return &too_many;
+    return path->is_utf8 && !s->txn->smtputf8 ? &NEEDS_UTF8 : NULL;
+}
+
+void server_rcpt(struct smtp_server *s, struct slice argument)
+{
+    /* Refusals by 4yz are not the client's errors, so those of RCPT need a bound of their
+     * own. */
+    static const struct refusal endless = {
+        421, "4.7.0", "too many recipients tried, closing"};
     struct smtp_path path;
     struct esmtp_rcpt params;
     enum esmtp_fault fault;
     struct slice culprit;
-    if (!take_path(&argument, SLICE("TO:"), SMTP_FORWARD_PATH, &path)) {
-        server_refuse(s, &BAD_RECIPIENT);
+    if (s->txn->tries++ / RCPT_TRIES_FACTOR > s->config.max_recipients) {
+        server_close(s, &endless);
+        return;
+    }
+    const struct refusal *why = take_path(&argument, SMTP_FORWARD_PATH, &path);
+    if (why) {
+        server_refuse(s, why);
         return;
     }
     if (esmtp_rcpt_parse(argument, &params, &fault, &culprit) != PARSE_DONE) {
         refuse_parameter(s, fault, culprit);
         return;
     }
-    if (s->txn->recipients >= s->config.max_recipients) {
-        server_refuse(s, &too_many);
-        return;
-    }
-    if (path.is_utf8 && !s->txn->smtputf8) {
-        server_refuse(s, &NEEDS_UTF8);
+    why = check_rcpt(s, &path);
+    if (why) {
+        server_refuse(s, why);
         return;
     }
     struct smtp_request *r = server_request_open(s, REQUEST_RCPT);

@@ -6,13 +6,14 @@
 
 #include "base/alloc.h"
 #include "node/smtp/server_internal.h"
+#include "proto/utf8.h"
 
 enum verb_flags {
     BEFORE_TLS = 1,  /* allowed where TLS is required and not there yet (RFC 3207 4) */
     LAST = 2,        /* nothing may be sent behind it before its reply (RFC 2920 3.1) */
     ARGUMENT = 4,    /* must have one */
     NO_ARGUMENT = 8, /* must have none */
-    IDLE = 16,       /* brings no message forward */
+    IDLE = 16,       /* counted until a message is accepted */
 };
 
 struct verb {
@@ -38,30 +39,33 @@ enum phase server_phase(const struct smtp_server *s)
 
 /* --- EHLO, HELO --- */
 
-static void greet(struct smtp_server *s, struct slice name, bool is_esmtp)
+/* Takes the name, in A-labels: it goes into a header field of every message (RFC
+ * 6531 3.7.1). False, and the reply said, when it is none. */
+static bool greet(struct smtp_server *s, struct slice name, bool is_esmtp)
 {
+    static const struct refusal bad = {
+        501, "5.5.4", "not a host name or address literal"};
+    char ascii[SMTP_DOMAIN_MAX + 1];
+    bool is_valid = smtp_helo_is_valid(name);
+    if (is_valid && !utf8_is_ascii(name)) {
+        is_valid = smtp_domain_to_ascii(name, ascii);
+        name = slice_str(ascii);
+    }
+    if (!is_valid) {
+        server_refuse(s, &bad);
+        return false;
+    }
     server_transaction_end(s, SMTP_END_RESET); /* RFC 5321 4.1.4: as RSET */
     memcpy(s->helo, name.ptr, name.len);
     s->helo_len = name.len;
     s->is_esmtp = is_esmtp;
-}
-
-static bool refuse_bad_helo(struct smtp_server *s, struct slice argument)
-{
-    static const struct refusal bad = {
-        501, "5.5.4", "not a host name or address literal"};
-    bool is_bad = !smtp_helo_is_valid(argument);
-    if (is_bad)
-        server_refuse(s, &bad);
-    return is_bad;
+    return true;
 }
 
 static void run_helo(struct smtp_server *s, struct slice argument)
 {
-    if (refuse_bad_helo(s, argument))
-        return;
-    greet(s, argument, false);
-    server_reply(s, 250, NULL, slice_str(s->config.hostname));
+    if (greet(s, argument, false))
+        server_reply(s, 250, NULL, slice_str(s->config.hostname));
 }
 
 /* The keywords that depend on where the session stands. */
@@ -85,9 +89,8 @@ static void list_optional(const struct smtp_server *s, struct buf *text)
 
 static void run_ehlo(struct smtp_server *s, struct slice argument)
 {
-    if (refuse_bad_helo(s, argument))
+    if (!greet(s, argument, true))
         return;
-    greet(s, argument, true);
     struct buf text;
     buf_init(&text, 4096);
     buf_append_str(&text, s->config.hostname);
@@ -221,7 +224,8 @@ static const struct verb VERBS[] = {
         "RFC 5321 4.1.1.1"},
     {SLICE_INIT("HELO"), PHASE_ANY, BEFORE_TLS | LAST | ARGUMENT | IDLE, NULL, run_helo,
         "RFC 5321 4.1.1.1"},
-    {SLICE_INIT("MAIL"), PHASE_READY, ARGUMENT, NULL, server_mail, "RFC 5321 4.1.1.2"},
+    {SLICE_INIT("MAIL"), PHASE_READY, ARGUMENT | IDLE, NULL, server_mail,
+        "RFC 5321 4.1.1.2"},
     {SLICE_INIT("RCPT"), PHASE_MAIL | PHASE_RCPT, ARGUMENT, NULL, server_rcpt,
         "RFC 5321 4.1.1.3"},
     {SLICE_INIT("DATA"), PHASE_RCPT, LAST | NO_ARGUMENT, NULL, server_data,
