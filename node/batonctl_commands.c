@@ -79,8 +79,8 @@ static void print_globals(void)
     print_option(
         "--control", "PATH", "the node's socket; else $BATON_CONTROL, else control:");
     print_option("-c", "FILE", "settings to find it in (/etc/baton/baton.yaml)");
-    print_option("--help", NULL, "of a command, too");
-    print_option("--version", NULL, "");
+    print_option("-h, --help", NULL, "of all, or of the command");
+    print_option("-V, --version", NULL, "print the version");
 }
 
 void help_print(const struct command *command)

@@ -93,14 +93,26 @@ static double get_real(const json_t *object, const char *key)
     return json_number_value(json_object_get(object, key));
 }
 
+static void print_rate(const json_t *rates, const char *key, const char *word)
+{
+    char text[32];
+    double rate = get_real(rates, key);
+    if (rate >= 100)
+        count_format((int64_t)(rate + 0.5), text);
+    else
+        snprintf(text, sizeof(text), "%.*f", rate > 0 && rate < 9.95 ? 1 : 0, rate);
+    printf("%s %s", text, word);
+}
+
 static void print_rates(const json_t *rates)
 {
     if (!json_is_object(rates))
         return;
-    printf(
-        "rates   %.4g in, %.4g out, %.4g deferred, %.4g bounced a second (last minute)\n",
-        get_real(rates, "received_per_s"), get_real(rates, "delivered_per_s"),
-        get_real(rates, "deferred_per_s"), get_real(rates, "bounced_per_s"));
+    printf("rates   ");
+    print_rate(rates, "received_per_s", "in, ");
+    print_rate(rates, "delivered_per_s", "out, ");
+    print_rate(rates, "deferred_per_s", "deferred, ");
+    print_rate(rates, "bounced_per_s", "bounced a second (last minute)\n");
 }
 
 static void print_egress(const struct ctl *ctl, const json_t *egress)

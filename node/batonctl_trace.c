@@ -59,17 +59,41 @@ static void print_value(const json_t *value)
     }
 }
 
-static void print_pairs(struct ctl *ctl, json_t *event, bool node)
+static void print_pair(struct ctl *ctl, const char *key, const json_t *value)
+{
+    printf("  ");
+    paint(ctl, DIM, "%s=", key);
+    print_value(value);
+}
+
+/* All in one line, for those who follow with grep; what an event says in words comes
+ * last. */
+static void print_in_line(struct ctl *ctl, json_t *event)
+{
+    const char *key;
+    json_t *value;
+    struct slice text = get_text(event, "text");
+    json_object_foreach(event, key, value)
+    {
+        if (!has_its_place(key) && strcmp(key, "node") != 0 && strcmp(key, "text") != 0)
+            print_pair(ctl, key, value);
+    }
+    if (text.len) {
+        printf("  ");
+        text_put(text);
+    }
+    putchar('\n');
+}
+
+/* Long values on lines of their own. */
+static void print_in_block(struct ctl *ctl, json_t *event)
 {
     const char *key;
     json_t *value;
     json_object_foreach(event, key, value)
     {
-        if (has_its_place(key) || is_long(key) || (!node && strcmp(key, "node") == 0))
-            continue;
-        printf("  ");
-        paint(ctl, DIM, "%s=", key);
-        print_value(value);
+        if (!has_its_place(key) && !is_long(key))
+            print_pair(ctl, key, value);
     }
     putchar('\n');
     json_object_foreach(event, key, value)
@@ -99,13 +123,18 @@ static void print_event(struct ctl *ctl, json_t *event, bool with_id)
     struct slice name = get_text(event, "event"), id = get_text(event, "id");
     print_time(get_text(event, "time"));
     printf("   ");
-    paint(ctl, event_colour(name, get_text(event, "level")), "%-12.*s", SLICE_ARG(name));
-    if (with_id && id.len) {
+    paint(ctl, event_colour(name, get_text(event, "level")), "%.*s", SLICE_ARG(name));
+    printf("%*s", name.len < 10 ? (int)(10 - name.len) : 0, "");
+    if (!with_id) {
+        print_in_block(ctl, event);
+        return;
+    }
+    if (id.len) {
         printf("  ");
         paint(ctl, DIM, "id=");
         text_put(id);
     }
-    print_pairs(ctl, event, !with_id);
+    print_in_line(ctl, event);
 }
 
 struct timeline {

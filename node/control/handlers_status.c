@@ -46,7 +46,7 @@ static double rate(const struct rates *r, unsigned which)
     unsigned oldest = r->count > SAMPLES ? r->count % SAMPLES : 0;
     int64_t ms = mono_diff_ms(mono_now(), r->samples[oldest].at);
     int64_t n = metric_read(rate_metrics[which]) - r->samples[oldest].values[which];
-    double per_s = ms > 0 ? (double)n * 1000.0 / (double)ms : 0;
+    double per_s = ms >= 1000 ? (double)n * 1000.0 / (double)ms : 0;
     return (double)(int64_t)(per_s * 100 + 0.5) / 100;
 }
 

@@ -31,6 +31,7 @@ static struct control_handlers *handlers;
 static struct control_overview overview = {
     .due = 1, .deferred = 2, .oldest_age_s = 7200, .may_deliver = true, .address = ""};
 static struct control_alarm alarm_now;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of these two */
 static struct msg_id_source ids;
 static pthread_t thread;
 
@@ -121,16 +122,31 @@ static void defer(struct msg_id id, const char *address, const char *reply)
 static void get_overview(void *ctx, struct control_overview *out)
 {
     (void)ctx;
+    pthread_mutex_lock(&lock);
     *out = overview;
+    pthread_mutex_unlock(&lock);
 }
 
 static unsigned get_alarms(void *ctx, struct control_alarm *out, unsigned max)
 {
     (void)ctx;
-    if (!alarm_now.code[0] || max == 0)
-        return 0;
-    out[0] = alarm_now;
-    return 1;
+    pthread_mutex_lock(&lock);
+    unsigned count = alarm_now.code[0] && max;
+    if (count)
+        out[0] = alarm_now;
+    pthread_mutex_unlock(&lock);
+    return count;
+}
+
+static void set_state(bool alarm, bool may_deliver)
+{
+    pthread_mutex_lock(&lock);
+    snprintf(alarm_now.code, sizeof(alarm_now.code), "%s", alarm ? "overdue" : "");
+    snprintf(alarm_now.text, sizeof(alarm_now.text), "mail is overdue");
+    snprintf(alarm_now.next_step, sizeof(alarm_now.next_step), "look");
+    alarm_now.severity = CONTROL_DEGRADED;
+    overview.may_deliver = may_deliver;
+    pthread_mutex_unlock(&lock);
 }
 
 static void do_reload(void *ctx, struct control_request *req)
@@ -280,23 +296,19 @@ static void test_status(void **state)
 static void test_status_exit(void **state)
 {
     (void)state;
-    snprintf(alarm_now.code, sizeof(alarm_now.code), "overdue");
-    snprintf(alarm_now.text, sizeof(alarm_now.text), "mail is overdue");
-    snprintf(alarm_now.next_step, sizeof(alarm_now.next_step), "look");
-    alarm_now.severity = CONTROL_DEGRADED;
+    set_state(true, true);
     json_t *answer = ask("status", "{}");
     json_t *alarm = json_array_get(json_object_get(at(answer, 0), "alarms"), 0);
     assert_int_equal(exit_of(answer), 2);
     assert_string_equal(text_of(alarm, "code"), "overdue");
     assert_string_equal(text_of(alarm, "next_step"), "look");
     json_decref(answer);
-    overview.may_deliver = false;
+    set_state(true, false);
     answer = ask("status", "{}");
     assert_int_equal(exit_of(answer), 3);
     assert_int_equal(json_array_size(json_object_get(at(answer, 0), "alarms")), 2);
     json_decref(answer);
-    overview.may_deliver = true;
-    alarm_now.code[0] = '\0';
+    set_state(false, true);
 }
 
 static void test_queue_ls(void **state)
