@@ -170,7 +170,7 @@ static void commit(struct core *core, struct accept *a)
     a->handle = 0;
     for (uint8_t i = 0; i < a->part_count; i++) {
         struct unit *u = &core->unit[a->unit[i]];
-        u->flags &= (uint8_t)~UF_ACCEPTING;
+        u->flags &= (uint16_t) ~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
         unit_review(core, u);
@@ -246,7 +246,7 @@ static void abort_end(struct core *core, struct accept *a, enum accept_reply wha
         struct unit *u = &core->unit[a->unit[i]];
         struct work *w = work_of(core, u);
         uint16_t acked = w ? w->acked : 0;
-        u->flags &= (uint8_t)~UF_ACCEPTING;
+        u->flags &= (uint16_t) ~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
         gc_start(core, u);
@@ -377,7 +377,7 @@ void accept_cut(struct core *core)
         a->handle = 0;
         for (uint8_t j = 0; j < a->part_count; j++) {
             struct unit *u = &core->unit[a->unit[j]];
-            u->flags &= (uint8_t)~UF_ACCEPTING;
+            u->flags &= (uint16_t) ~UF_ACCEPTING;
             work_drop(core, u);
         }
     }

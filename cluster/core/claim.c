@@ -9,10 +9,10 @@
 /* ---- the claimant ---- */
 
 /* Heirs wait their turn, only to avoid conflicts. */
-static uint64_t heir_delay(const struct core *core, const struct unit *u)
+static uint64_t heir_delay(struct core *core, const struct unit *u)
 {
     uint64_t rank = 0;
-    if (u->owner == core->self)
+    if (u->owner == core->self || core_buggify(core, 2))
         return 0;
     for (int i = 0; i < u->list_count && u->list[i] != core->self; i++)
         if (!peer_down(core, u->list[i]) && unit_status(u, i) == LIST_HOLD)
@@ -20,11 +20,11 @@ static uint64_t heir_delay(const struct core *core, const struct unit *u)
     return rank * HEIR_STEP_NS;
 }
 
-/* A holder now down may have claimed and delivered while we were away: worth waiting for.
- * One that was fenced before we went cannot have. */
+/* A holder now down may have delivered while we were away, and what we heard of it in memory
+ * went with our last session: worth waiting for. One that was fenced before cannot have. */
 static bool could_have_claimed(const struct core *core, const struct unit *u)
 {
-    if (MUT(core, MUT_NO_STALE_WAIT) || u->state != UNIT_LIVE)
+    if (MUT(core, MUT_NO_STALE_WAIT) || u->state != UNIT_LIVE || !(u->flags & UF_BEFORE))
         return false;
     for (int i = 0; i < u->list_count; i++) {
         const struct peer *p = &core->peer[u->list[i]];
@@ -49,9 +49,13 @@ void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal)
     w->owner_gave = owner_gave;
     w->steal = steal;
     w->prefer = core->now + heir_delay(core, u);
+    if (!owner_gave && !steal && could_have_claimed(core, u)) {
+        SOMETIMES(core, ST_STALE_WAIT);
+        w->hold_until = w->prefer = core->now + core->p.stale_ns;
+    }
     if (u->state != UNIT_LIVE)
         SOMETIMES(core, ST_GC_CLAIM);
-    work_wake(core, w, w->prefer);
+    work_wake(core, w, w->hold_until ? core->now + CORE_SEC : w->prefer);
 }
 
 static bool may_claim(const struct core *core, const struct unit *u, const struct work *w)
@@ -132,7 +136,7 @@ static void become_owner(struct core *core, struct unit *u, uint32_t term)
     u->owner_epoch = core->epoch;
     u->mine = core->epoch;
     unit_digest(core, u);
-    u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED);
+    u->flags &= (uint16_t) ~(UF_ACTIVE | UF_STARTED | UF_BEFORE);
     if (u->list_count > 2)
         u->flags |= UF_NARROW; /* the others may not have heard of each other */
     core_after(core, unit_store(core, u, 0), AFTER_OWN, u);
@@ -175,6 +179,10 @@ void claim_run(struct core *core, struct unit *u, struct work *w)
         work_drop(core, u);
         return;
     }
+    if (w->tries > 1 && core_buggify(core, 6)) {
+        work_drop(core, u); /* consents are left over */
+        return;
+    }
     ask(core, u, w);
     work_wake(core, w, work_backoff(core, w, 300 * CORE_MS) + core_below(core, 100 * CORE_MS));
     w->tries++;
@@ -213,14 +221,7 @@ void own_stored(struct core *core, struct unit *u)
 void reown(struct core *core, struct unit *u)
 {
     if (could_have_claimed(core, u)) {
-        struct work *w = work_of(core, u);
         claim_start(core, u, false, false);
-        if (!w && work_of(core, u)) {
-            SOMETIMES(core, ST_STALE_WAIT);
-            w = work_of(core, u);
-            w->hold_until = w->prefer = core->now + core->p.stale_ns;
-            work_wake(core, w, core->now + CORE_SEC);
-        }
         return;
     }
     SOMETIMES(core, ST_REOWN);

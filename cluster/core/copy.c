@@ -223,7 +223,7 @@ static void narrow_settled(const struct core *core, struct unit *u, const struct
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && (w->narrow >> i & 1))
             return;
-    u->flags &= (uint8_t)~UF_NARROW;
+    u->flags &= (uint16_t) ~UF_NARROW;
 }
 
 bool copy_repair(struct core *core, struct unit *u, struct work *w)
@@ -306,6 +306,8 @@ static void copy_known(struct core *core, uint8_t slot, const struct core_msg *m
     }
     bool owned = unit_believes(core, u);
     unit_merge(core, u, row);
+    if (u->owner == slot)
+        u->flags &= (uint16_t)~UF_BEFORE;
     int self = unit_list_find(u, core->self);
     if (self >= 0)
         unit_set_status(u, self, LIST_HOLD);

@@ -330,7 +330,8 @@ void core_new_session(struct core *core)
         if (u->flags & UF_USED) {
             deliver_suspend(core, u);
             work_drop(core, u);
-            u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED | UF_ACCEPTING);
+            u->flags &= (uint16_t) ~(UF_ACTIVE | UF_STARTED | UF_ACCEPTING);
+            u->flags |= UF_BEFORE;
         }
     }
     struct core_command *c = core_cmd(core, CMD_CANCEL);
@@ -372,7 +373,7 @@ static void boot_unit(struct core *core, const struct unit_row *row)
         return;
     }
     u->mine = row->mine;
-    u->flags |= UF_VERIFY;
+    u->flags |= UF_VERIFY | UF_BEFORE;
 }
 
 static void boot_row(struct core *core, const struct core_event *e)

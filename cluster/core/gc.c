@@ -10,7 +10,7 @@ void gc_start(struct core *core, struct unit *u)
     if (w && (w->kind == WORK_GC || w->kind == WORK_ACCEPT))
         return;
     if (u->flags & UF_STARTED)
-        u->flags &= (uint8_t)~UF_STARTED;
+        u->flags &= (uint16_t) ~UF_STARTED;
     w = work_get(core, u, WORK_GC);
     if (w)
         gc_run(core, u, w);

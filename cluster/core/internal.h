@@ -226,6 +226,7 @@ enum unit_flags {
     UF_VERIFY = 32, /* own copy durable and verified */
     UF_NARROW = 64, /* some holder may know a shorter list than ours */
     UF_ACCEPTING = 128,
+    UF_BEFORE = 256, /* from before this session, and its owner has not spoken since */
 };
 
 /* A unit held. 104 bytes: a million of them must stay under 120 MiB with the table. */
@@ -239,7 +240,7 @@ struct unit {
     uint16_t status; /* two bits a list entry */
     uint8_t list[CORE_LIST_MAX];
     uint8_t owner, state, rcpt_count, list_count;
-    uint8_t flags; /* enum unit_flags */
+    uint16_t flags; /* enum unit_flags */
 };
 
 enum work_kind { WORK_NONE, WORK_ACCEPT, WORK_OWN, WORK_GC, WORK_CLAIM, WORK_ASK };

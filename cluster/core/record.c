@@ -357,7 +357,7 @@ void unit_lost_ownership(struct core *core, struct unit *u)
         memset(&c->u.unit, 0, sizeof(c->u.unit));
         c->u.unit.id = unit_id(u);
     }
-    u->flags &= (uint8_t) ~(UF_ACTIVE | UF_STARTED);
+    u->flags &= (uint16_t) ~(UF_ACTIVE | UF_STARTED);
     work_drop(core, u);
 }
 

@@ -259,7 +259,8 @@ void session_lease_rsp(struct core *core, uint8_t slot, const struct core_msg *m
     }
     if (sent->nonce != l->nonce || core->now - sent->at > core->p.lease_ns)
         return; /* the answer outlived its question */
-    take_rows(core, l);
+    if (!MUT(core, MUT_NO_TABLE))
+        take_rows(core, l);
     if (core->state < CORE_OPENING || l->nonce >> 32 != core->epoch)
         return; /* the rows said that we are fenced */
     take_page(p, l);

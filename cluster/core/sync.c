@@ -210,6 +210,8 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
     m.u.unit.answer = u ? ANS_OK : ANS_UNKNOWN;
     m.u.unit.row.id = row->id;
     if (u) {
+        if (u->owner == slot && row->owner == msg->env.from)
+            u->flags &= (uint16_t)~UF_BEFORE;
         sync_merge(core, u, row);
         u = unit_find(core, &row->id);
     } else if (row->owner != msg->env.from) {

@@ -7,7 +7,7 @@
 static const char *const names[FAULT_KINDS] = {
     "none", "crash", "pause", "freeze", "cut one way", "cut both ways", "isolate", "deaf",
     "mute", "stall", "reconnect", "loss", "slow disk", "EIO", "full", "resign", "steal",
-    "flap", "crash all", "crash two", "remove/add",
+    "flap", "crash all", "crash two", "stall and cut", "remove/add",
 };
 
 const char *fault_name(uint8_t kind)
@@ -23,11 +23,28 @@ static uint64_t length_of(struct sim *sim, uint8_t kind)
         [FAULT_DEAF] = 60, [FAULT_MUTE] = 60, [FAULT_STALL] = 20, [FAULT_RECONNECT] = 1,
         [FAULT_LOSS] = 20, [FAULT_SLOW_DISK] = 60, [FAULT_FULL] = 30, [FAULT_RESIGN] = 10,
         [FAULT_STEAL] = 40, [FAULT_FLAP] = 40, [FAULT_CRASH_ALL] = 30,
-        [FAULT_SPLIT_CRASH] = 60};
+        [FAULT_SPLIT_CRASH] = 60, [FAULT_STALL_CUT] = 14};
     uint64_t max = (longest_s[kind] ? longest_s[kind] : 1) * SEC;
     if (sim_below(r, 3) == 0)
         max /= 10; /* short ones reach windows that long ones step over */
     return 1 + sim_below(r, max);
+}
+
+/* The swarm: which faults, how many. Some profiles lean on what rarely meets by chance. */
+static uint32_t profile(struct sim *sim, uint64_t *enabled)
+{
+    static const uint64_t lean[] = {
+        0,
+        1u << FAULT_STALL | 1u << FAULT_MUTE | 1u << FAULT_RECONNECT | 1u << FAULT_CRASH |
+            1u << FAULT_STALL_CUT,
+        1u << FAULT_CRASH | 1u << FAULT_SPLIT_CRASH | 1u << FAULT_ISOLATE,
+        1u << FAULT_STEAL | 1u << FAULT_CRASH | 1u << FAULT_ISOLATE | 1u << FAULT_CUT,
+        1u << FAULT_STALL_CUT | 1u << FAULT_FREEZE | 1u << FAULT_PAUSE,
+        1u << FAULT_STALL | 1u << FAULT_ISOLATE | 1u << FAULT_DEAF | 1u << FAULT_STEAL};
+    uint64_t *r = &sim->rng_fault;
+    uint32_t which = (uint32_t)sim_below(r, 10);
+    *enabled = which < 6 && which > 0 ? lean[which] : sim_random(r) | 1u << FAULT_CRASH;
+    return (uint32_t)sim_below(r, which < 6 && which > 0 ? 120 : 16);
 }
 
 void faults_plan(struct sim *sim)
@@ -38,8 +55,8 @@ void faults_plan(struct sim *sim)
         for (uint32_t i = 0; i < o->script_count; i++)
             sim->fault[sim->fault_count++] = o->script[i];
     } else {
-        uint64_t enabled = sim_random(r) | 1u << FAULT_CRASH; /* the swarm: a subset */
-        uint32_t wanted = (uint32_t)sim_below(r, 16);
+        uint64_t enabled;
+        uint32_t wanted = profile(sim, &enabled);
         for (uint32_t i = 0; i < wanted; i++) {
             struct fault *f = &sim->fault[sim->fault_count];
             f->kind = (uint8_t)(1 + sim_below(r, FAULT_KINDS - 2));
@@ -94,6 +111,8 @@ static void freeze(struct sim *sim, const struct fault *f)
     n->base_true = sim->now;
     n->freezing = true;
     n->freeze_end = sim->now + f->arg;
+    n->freeze_length = f->arg;
+    n->clock_lost = true;
     later(&n->paused_until, n->freeze_end);
     sim->freeze_any = n->freeze_end;
     sim_at(sim, n->freeze_end, SE_FAULT, f->a, 0, NIL, 0);
@@ -139,6 +158,11 @@ static void apply_link(struct sim *sim, const struct fault *f)
         cut(sim, f->b, f->a, until);
     if (f->kind == FAULT_STALL)
         later(&l->stall_until, until);
+    if (f->kind == FAULT_STALL_CUT)
+        for (uint8_t i = 0; i < sim->node_count; i++) {
+            later(&sim->link[i][f->a].stall_until, until);
+            cut(sim, f->a, i, until + sim->params.lease_ns * 2);
+        }
     if (f->kind == FAULT_FLAP) {
         later(&l->flap_until, until);
         later(&sim->link[f->b][f->a].flap_until, until);

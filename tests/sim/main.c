@@ -216,6 +216,44 @@ static int shrink(struct sim_options *o)
     return replay(o);
 }
 
+/* ---- negative controls ---- */
+
+static const char *const mutant_names[MUT_COUNT] = {
+#define NAME(x) [x] = #x
+    NAME(MUT_NO_QUARANTINE), NAME(MUT_LEASE_FROM_RECEIPT), NAME(MUT_MAJORITY_OF_ALIVE),
+    NAME(MUT_FENCE_EARLY), NAME(MUT_GRANT_FENCED), NAME(MUT_NO_SYNC), NAME(MUT_NO_TABLE),
+    NAME(MUT_LEARN_MINE), NAME(MUT_REOWN_ANY), NAME(MUT_NO_CONSENT), NAME(MUT_NO_TIE),
+    NAME(MUT_CONSENT_AGAIN), NAME(MUT_ACK_BEFORE_DURABLE), NAME(MUT_GRANT_BEFORE_DURABLE),
+    NAME(MUT_NO_INTENT), NAME(MUT_NO_DOUBT_HOLD), NAME(MUT_FORGET_EARLY),
+    NAME(MUT_UNKNOWN_DELETES), NAME(MUT_LIST_SHRINK), NAME(MUT_NO_GATE),
+    NAME(MUT_ACCEPT_ONE), NAME(MUT_NO_ECHO), NAME(MUT_NO_FENCE_CHECK),
+    NAME(MUT_DONE_NOT_LOST), NAME(MUT_NO_RESPONSIVE), NAME(MUT_ABORT_NO_SEND),
+    NAME(MUT_OUTCOME_RIGHTS), NAME(MUT_NO_FREEZE_CHECK), NAME(MUT_SPACING),
+    NAME(MUT_NO_SEAL), NAME(MUT_NO_STALE_WAIT), NAME(MUT_EPOCH_REUSED),
+    NAME(MUT_451_FENCED), NAME(MUT_FENCE_NEW), NAME(MUT_NARROW_CLAIM),
+    NAME(MUT_RELEASE_KNOWER), NAME(MUT_NARROW_INTENT), NAME(MUT_ANY_OUTCOME),
+#undef NAME
+};
+
+static int controls(struct job j)
+{
+    int missed = 0;
+    uint64_t only = j.mutant;
+    for (uint8_t m = 1; m < MUT_COUNT; m++) {
+        struct totals t = {0};
+        if (only && m != only)
+            continue;
+        j.mutant = m;
+        j.stop_at_first = true;
+        run_jobs(&t, &j, 2);
+        missed += t.failed == 0;
+        printf("%-26s %s seed %llu %s\n", mutant_names[m] + 4, t.failed ? "caught" : "MISSED",
+            (unsigned long long)t.first_failed, t.why);
+        fflush(stdout);
+    }
+    return missed;
+}
+
 /* ---- command line ---- */
 
 static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwise)
@@ -241,6 +279,8 @@ int main(int argc, char **argv)
         return replay(&o);
     if (strcmp(verb, "shrink") == 0)
         return shrink(&o);
+    if (strcmp(verb, "controls") == 0)
+        return controls(j);
     struct totals t = {0};
     double start = wall();
     if (j.seconds > 0)

@@ -106,6 +106,22 @@ static bool interesting(uint8_t kind)
            kind != MSG_LEASE_RSP && kind != MSG_DIGEST;
 }
 
+/* What reached a process that could use it: later it may not say it did not know. */
+static void note_told(struct sim *sim, uint8_t node, const struct core_msg *m)
+{
+    const struct node *n = &sim->node[node];
+    if (m->kind != MSG_OUTCOME || n->core->state < CORE_SYNC)
+        return;
+    const struct unit *u = unit_find(n->core, &m->u.attempt.id);
+    struct god_unit *g = world_unit(sim, &m->u.attempt.id);
+    if (!u || !g || unit_settling(u) || (u->flags & UF_ACCEPTING) ||
+        n->core->parked_count + 96 > n->core->limits.parked ||
+        m->env.seq <= n->core->peer[peer_slot(n->core, m->env.from)].rx[m->env.lane].seq)
+        return;
+    g->told[node] |= m->u.attempt.delivered;
+    g->told_gen[node] = n->gen;
+}
+
 void net_deliver(struct sim *sim, const struct sim_event *e)
 {
     struct core_msg m = sim->msg[e->x];
@@ -121,5 +137,10 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
             m.kind >= MSG_COPY ? m.u.unit.row.term : m.u.fence.epoch, m.u.unit.answer);
     struct core_event ev = {.kind = EV_MSG};
     ev.u.msg = &m;
+    note_told(sim, e->node, &m);
     node_step(sim, e->node, &ev);
+    struct node *n = &sim->node[e->node];
+    if (n->clock_lost && !n->freezing && sent > n->freeze_end &&
+        (sim->cfg.member[e->y].roles & ROLE_VOTER))
+        n->clock_lost = false; /* from here on it must know */
 }

@@ -46,6 +46,7 @@ void node_start(struct sim *sim, uint8_t i)
     n->core->sometimes = sim->r.sometimes;
     n->alive = true;
     n->gen++;
+    n->started_at = sim->now;
     n->paused_until = 0;
     n->tick_at = CORE_FOREVER;
     memset(&n->gate, 0, sizeof(n->gate));

@@ -45,7 +45,10 @@ bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch)
 static bool lost_time(const struct sim *sim, uint8_t node)
 {
     const struct node *n = &sim->node[node];
-    return n->freezing || (n->freeze_end && sim->now < n->freeze_end + sim->params.lease_ns);
+    /* shorter ones than the threshold cannot be seen; they end with the lease */
+    bool small = n->freeze_length < 250 * MS + sim->params.lease_ns / 10;
+    return n->freezing || n->clock_lost ||
+           (n->freeze_end && small && sim->now < n->freeze_end + sim->params.lease_ns);
 }
 
 static bool holds_right(struct sim *sim, uint8_t i, const struct unit_id *id)
@@ -124,6 +127,7 @@ static bool held_long_enough(const struct sim *sim, const struct god_unit *g,
 void oracle_gate(struct sim *sim, struct attempt *a)
 {
     struct god_unit *g = &sim->unit[a->unit];
+    a->clock_lost = lost_time(sim, a->node);
     if (held_long_enough(sim, g, a))
         g->risk |= g->doubt_at_own[a->node] & a->rcpts & g->delivered;
     sim->r.invariant_checks[2]++;
@@ -152,6 +156,22 @@ void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
     }
     if (s->unit_count == 0)
         sim_fail(sim, 3, "n%u says 250 to nothing", node);
+}
+
+/* 451: nothing of it was or will be sent, as far as one fault can go (rule A). */
+void oracle_451(struct sim *sim, uint8_t node, struct submission *s)
+{
+    for (uint32_t k = s->first_unit; k < s->first_unit + s->unit_count; k++) {
+        struct god_unit *g = &sim->unit[k];
+        if (!oracle_fenced(sim, node, g->epoch) || lost_time(sim, node))
+            continue;
+        for (uint8_t i = 0; i < sim->node_count; i++) {
+            const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
+            if (i != node && row && row->state == UNIT_LIVE)
+                sim_fail(sim, 16, "n%u is fenced and says 451 to " UID ", which n%u has", node,
+                    UIDV(&g->id), i);
+        }
+    }
 }
 
 /* ---- 4: promises of durability ---- */
@@ -281,6 +301,16 @@ static int knower(const struct sim *sim, const struct attempt *p, uint8_t except
     return -1;
 }
 
+static bool should_have_waited(struct sim *sim, const struct attempt *p,
+                               const struct attempt *n)
+{
+    const struct core *core = sim->node[n->node].core;
+    const struct unit *u = unit_find(core, &n->id);
+    uint8_t slot = peer_slot(core, sim->node[p->node].id);
+    return u && u->owner_epoch == core->epoch && unit_list_find(u, slot) >= 0 &&
+           peer_down(core, slot) && core->peer[slot].known > core->peer[slot].boot_fenced;
+}
+
 static int cause_of(struct sim *sim, const struct god_unit *g, const struct attempt *p,
                     const struct attempt *n, int rcpt)
 {
@@ -288,13 +318,12 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
     bool known = g->doubt_at_own[n->node] >> rcpt & 1;
     if (p->reply_lost)
         return 7;
-    if (p->frozen_between || n->frozen_between ||
-        (sim->node[p->node].freeze_end && p->gate_at < sim->node[p->node].freeze_end +
-                                                         sim->params.lease_ns &&
-            p->dot_at + sim->params.doubt_ns >= sim->node[p->node].freeze_end))
+    if (p->frozen_between || n->frozen_between || p->clock_lost || n->clock_lost)
         return 3;
+    if ((g->told[n->node] >> rcpt & 1) && g->told_gen[n->node] == n->gen)
+        return 0; /* it had been told */
     if (g->risk >> rcpt & 1)
-        return 1;
+        return sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
     if (sim->forced)
         return 6;
     if (p_lives)
@@ -304,6 +333,10 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
                : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
     if (knower(sim, p, n->node) >= 0)
         return 0; /* somebody alive could have told the new owner */
+    if (p->node != n->node && sim->node[p->node].gen == p->gen && p->gate_at < sim->node[n->node].started_at &&
+        g->hold_from[n->node] < sim->node[n->node].started_at + sim->params.stale_ns * 97 / 100 &&
+        should_have_waited(sim, p, n))
+        return 0; /* the holder that delivered while it was away is down: it waits */
     return p->node == n->node ? 1 : 5;
 }
 
@@ -408,6 +441,18 @@ static bool names(struct sim *sim, uint8_t i, const struct unit *u, uint8_t othe
     return slot && unit_list_find(u, slot) >= 0;
 }
 
+/* V': lists that share a fenced node make the claim of either ask everybody (rule W). */
+static bool share_fenced(struct sim *sim, uint8_t a, const struct unit *ua, uint8_t b,
+                         const struct unit *ub)
+{
+    for (uint8_t h = 0; h < sim->node_count; h++)
+        if (h != a && h != b && names(sim, a, ua, h) && names(sim, b, ub, h) &&
+            oracle_fenced(sim, h, sim->node[h].alive ? sim->node[h].core->epoch
+                                                     : sim->node[h].last_epoch))
+            return true;
+    return false;
+}
+
 static void check_visibility(struct sim *sim, const struct unit_id *id)
 {
     for (uint8_t a = 0; a < sim->node_count; a++) {
@@ -415,7 +460,8 @@ static void check_visibility(struct sim *sim, const struct unit_id *id)
         for (uint8_t b = (uint8_t)(a + 1); ua && b < sim->node_count; b++) {
             const struct unit *ub = live_record(sim, b, id);
             sim->r.invariant_checks[9]++;
-            if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a))
+            if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a) &&
+                !share_fenced(sim, a, ua, b, ub))
                 sim_fail(sim, 9, "n%u and n%u hold " UID " and do not see each other", a, b,
                     UIDV(id));
         }

@@ -41,6 +41,7 @@ enum fault_kind {
     FAULT_FLAP,      /* link a <-> b up and down every 1 to 5 s, for arg */
     FAULT_CRASH_ALL,
     FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
+    FAULT_STALL_CUT, /* what a hears comes late, what it says is lost */
     FAULT_REMOVE_ADD,  /* configuration steps */
     FAULT_KINDS
 };
@@ -126,6 +127,7 @@ struct attempt { /* one SMTP transaction of a node */
     uint8_t node;
     bool intent_ok, passed, gone;
     bool frozen_between; /* the VM froze between gate and dot */
+    bool clock_lost;     /* passed the gate by a clock that had stood still */
     uint64_t delivered, failed, deferred;
     bool reply_lost;
     /* who knew of it, with the process that knew */
@@ -144,6 +146,8 @@ struct god_unit {
     uint32_t epoch;
     uint64_t failed; /* refused for ever by the world and reported */
     uint64_t delivered;
+    uint64_t told[NODES_MAX]; /* delivered bits that an Outcome brought to the node ... */
+    uint32_t told_gen[NODES_MAX]; /* ... in this life of its process */
     uint64_t risk; /* tried again after the doubt was held for its time: D1 or D2 */
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
     bool acked;
@@ -194,7 +198,9 @@ struct node {
     int32_t rate_ppm;
     uint64_t paused_until;
     bool freezing;
-    uint64_t freeze_end;
+    uint64_t freeze_end, freeze_length;
+    bool clock_lost; /* its clock stood still and no voter has spoken to it since */
+    uint64_t started_at;
     uint64_t tick_at;
     uint64_t crashed_at;
     bool crash_measured;
@@ -338,6 +344,7 @@ const char *fault_name(uint8_t kind);
 /* oracle.c */
 void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
+void oracle_451(struct sim *sim, uint8_t node, struct submission *s);
 void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
                 const struct unit_row *after);
 void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,

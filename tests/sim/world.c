@@ -135,6 +135,8 @@ void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
         oracle_250(sim, node, s);
     } else {
         sim->r.refused++;
+        if (reply == REPLY_451)
+            oracle_451(sim, node, s);
     }
     TRACE(sim, "n%u replies %u to mail %u", node, reply, (unsigned)(handle >> 8));
     bool lost = sim_chance(&sim->rng_world, 20000) && !sim->healed;
