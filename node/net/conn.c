@@ -360,6 +360,8 @@ void conn_finish(struct conn *c, bool linger)
         return;
     }
     conn_enter(c);
+    if (c->peek)
+        conn_end_peek(c, 0);
     if (c->state == CONN_TLS_WAITING)
         conn_tls_free(c); /* still in the clear, and stays so */
     c->state = CONN_FINISHING;
