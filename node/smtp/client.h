@@ -179,9 +179,9 @@ struct smtp_outcome {
     bool possible_duplicate; /* of any recipient */
     bool dsn_passed_on;      /* the hop does DSN, so success notices are its to make */
     bool connection_failed; /* says nothing about the recipients: the connection was lost,
-                               closed by 421, or our address was blamed. Those without a
-                               fate of their own may be tried at the next MX, then
-                               deferred. */
+                               closed by 421, our address was blamed, or we ended it
+                               (gate, abort, no body). Those without a fate of their own
+                               may be tried at the next MX, then deferred. */
     bool stale; /* connection_failed, and all that was learned is that a reused connection
                    is gone (lost, or 421 at once): a fresh one may be tried right away */
 };

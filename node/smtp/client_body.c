@@ -14,6 +14,10 @@ void client_body_begin(struct smtp_client *c)
     c->tx.body_until = mono_add_ms(c->now, ms > 0 ? ms : 3600000);
     client_set_deadline(c);
     buf_clear(&c->staged);
+    /* Room at once for what is announced and some doubled dots, rather than by doubling.
+     */
+    uint64_t size = c->tx.given->size + c->tx.given->size / 32 + 64;
+    buf_reserve(&c->staged, size < SMTP_FINAL_BYTES ? (size_t)size : SMTP_FINAL_BYTES);
     if (c->tx.bdat)
         buf_append(&c->staged, SLICE("                                "));
 }

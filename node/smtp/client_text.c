@@ -128,23 +128,30 @@ static bool is_word_octet(char c)
     return ascii_is_alnum(c) || (unsigned char)c >= 0x80;
 }
 
-static bool phrase_at(struct slice text, size_t at, struct slice phrase)
+/* `phrase` stands at the start of `text`, and as whole words. */
+static bool has_phrase(struct slice text, struct slice phrase)
 {
-    if (!slice_starts_nocase(slice_from(text, at), phrase))
-        return false;
-    if (at > 0 && is_word_octet(text.ptr[at - 1]))
-        return false;
-    size_t end = at + phrase.len;
-    return end == text.len || !is_word_octet(text.ptr[end]);
+    return slice_starts_nocase(text, phrase) &&
+           (text.len == phrase.len || !is_word_octet(text.ptr[phrase.len]));
+}
+
+static bool blame_at(struct slice text)
+{
+    for (size_t b = 0; b < sizeof(blame) / sizeof(*blame); b++)
+        if (ascii_lower(text.ptr[0]) == blame[b][0] &&
+            has_phrase(text, slice_str(blame[b])))
+            return true;
+    return false;
 }
 
 bool smtp_reply_blames_address(struct slice text)
 {
-    for (size_t b = 0; b < sizeof(blame) / sizeof(*blame); b++) {
-        struct slice phrase = slice_str(blame[b]);
-        for (size_t at = 0; at + phrase.len <= text.len; at++)
-            if (ascii_lower(text.ptr[at]) == phrase.ptr[0] && phrase_at(text, at, phrase))
-                return true;
+    bool in_word = false;
+    for (size_t at = 0; at < text.len; at++) {
+        bool word = is_word_octet(text.ptr[at]);
+        if (word && !in_word && blame_at(slice_from(text, at)))
+            return true;
+        in_word = word;
     }
     return false;
 }

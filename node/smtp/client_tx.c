@@ -367,6 +367,10 @@ void client_tx_finish(struct smtp_client *c)
         c->rset_due = false;
     c->tx = (struct client_tx){0};
     c->events |= EVENT_DONE;
+    /* A connection that waits for the next message must not keep a big one's memory. */
+    buf_clear(&c->staged);
+    if (buf_len(&c->out) == 0)
+        buf_clear(&c->out);
 }
 
 void client_tx_end(struct smtp_client *c)
