@@ -59,7 +59,6 @@ void server_auth(struct smtp_server *s, struct slice argument)
 {
     struct slice mechanism = slice_head(argument, slice_find(argument, ' '));
     struct slice initial = slice_trim(slice_from(argument, mechanism.len));
-    s->argument = SLICE(""); /* nothing of it may reach a log */
     const struct refusal *why = check_auth(s, mechanism);
     struct buf octets;
     buf_init(&octets, SMTP_AUTH_LINE_MAX);

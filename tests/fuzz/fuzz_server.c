@@ -17,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 struct session {
     struct smtp_server *server;
     struct smtp_request *open;
+    int open_yes; /* what takes it */
     uint8_t mood;
     unsigned asked;
     bool in_transaction, in_auth;
@@ -38,6 +39,7 @@ static void respond(struct session *f, struct smtp_request *q, int yes)
     if ((f->mood & 1) && turn % 3 == 1) {
         INVARIANT(!f->open);
         f->open = q;
+        f->open_yes = yes;
     } else if ((f->mood & 2) && turn % 5 == 4) {
         smtp_answer_err(q, turn % 2 ? ERR_USER_UNKNOWN : ERR_STORE_FULL);
     } else {
@@ -200,7 +202,7 @@ static void answer_late(struct session *f)
         smtp_answer(q,
             f->asked % 7 == 0   ? 421
             : f->asked % 3 == 0 ? 550
-                                : 250,
+                                : f->open_yes,
             NULL, SLICE("late"));
 }
 
