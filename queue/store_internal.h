@@ -20,7 +20,8 @@ struct store_backend {
     /* Writer thread. Applies all, makes it durable, sets each result. With count 0:
      * leftover work (a sweep, the clock). */
     void (*run)(struct store *s, struct store_op **ops, unsigned count);
-    /* Writer thread. 0: there is leftover work to do now; else how long it may wait. */
+    /* Writer thread, when no operation waits. 0: there is leftover work for `run`; else how
+     * long to wait for mail. May do small chores itself. */
     int (*idle_ms)(struct store *s);
     /* After the writer has ended. */
     void (*close)(struct store *s);
@@ -60,6 +61,8 @@ struct store {
     struct store_op *first; /* waiting, oldest first */
     struct store_op **end;
     struct store_op *batch[STORE_BATCH_OPS];
+    struct mono batch_at; /* start of the last batch */
+    uint64_t rate;        /* operations a second, smoothed */
     uint64_t quota;
     uint64_t intake_limit; /* used bytes above which nothing new comes in */
     uint64_t batch_bytes;

@@ -19,6 +19,8 @@
 #define ALLOCATE_STEP_MAX (UINT64_C(64) << 20)
 #define ALLOCATE_STEP_MIN (UINT64_C(1) << 20)
 #define ALLOCATE_AGAIN_MS 1000
+#define ZERO_PIECE_BYTES ((size_t)512 << 10)
+#define ZERO_AFTER_MS 100 /* without mail */
 
 static const char *const table_names[TABLE_COUNT] = {
     [TABLE_META] = "meta",
@@ -127,6 +129,36 @@ void lmdb_allocate(struct lmdb_store *s)
     }
     if (!atomic_exchange(&s->base.disk_grows, true))
         log_say(LOG_EV_STORE, "%s: there is disk space again", s->dir);
+}
+
+/* The first write to an allocated block makes the file system log that it holds data now,
+ * which doubles the time of the commit (0.12 against 0.25 ms on a quiet disk). So in idle
+ * moments the writer writes the blocks once. LMDB never has anything behind its last
+ * page, and no transaction runs. */
+bool lmdb_zero_ahead(struct lmdb_store *s)
+{
+    static const char zeros[ZERO_PIECE_BYTES];
+    MDB_envinfo info;
+    int fd;
+    mdb_env_info(s->env, &info);
+    uint64_t extent = (uint64_t)(info.me_last_pgno + 1) * LMDB_PAGE_BYTES;
+    uint64_t have = atomic_load(&s->base.counters.allocated);
+    if (s->zeroed < extent)
+        s->zeroed = extent;
+    if (s->zeroed >= have)
+        return false;
+    size_t len =
+        have - s->zeroed < sizeof(zeros) ? (size_t)(have - s->zeroed) : sizeof(zeros);
+    mdb_env_get_fd(s->env, &fd);
+    ssize_t n = pwrite(fd, zeros, len, (off_t)s->zeroed);
+    if (n <= 0) {
+        s->zeroed = have; /* only speed is lost */
+        return false;
+    }
+    s->zeroed += (uint64_t)n;
+    if (fdatasync(fd) != 0)
+        lmdb_die(s, "fdatasync", errno);
+    return true;
 }
 
 static uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
@@ -415,11 +447,19 @@ static void lmdb_close(struct store *base)
     release(s);
 }
 
-/* Without disk ahead the writer wakes by itself to see whether there is some again. */
-static int retry_allocation(struct lmdb_store *s)
+/* What the writer does with its spare time; how long until it wants to be asked again. */
+static int chores(struct lmdb_store *s)
 {
-    lmdb_allocate(s);
-    return ALLOCATE_AGAIN_MS;
+    if (!atomic_load(&s->base.disk_grows)) {
+        lmdb_allocate(s);
+        return ALLOCATE_AGAIN_MS;
+    }
+    int64_t quiet = mono_diff_ms(mono_now(), s->ran_at);
+    if (s->zeroed >= atomic_load(&s->base.counters.allocated))
+        return (int)STORE_CLOCK_IDLE_MS;
+    if (quiet < ZERO_AFTER_MS)
+        return (int)(ZERO_AFTER_MS - quiet);
+    return lmdb_zero_ahead(s) ? 1 : (int)STORE_CLOCK_IDLE_MS;
 }
 
 static int idle_ms(struct store *base)
@@ -430,9 +470,8 @@ static int idle_ms(struct store *base)
     int64_t since = mono_diff_ms(mono_now(), s->meta_at);
     if (since >= STORE_CLOCK_IDLE_MS)
         return 0;
-    if (!atomic_load(&base->disk_grows))
-        return retry_allocation(s);
-    return (int)(STORE_CLOCK_IDLE_MS - since);
+    int left = (int)(STORE_CLOCK_IDLE_MS - since), wish = chores(s);
+    return wish < left ? wish : left;
 }
 
 const struct store_backend store_lmdb_backend = {.run = lmdb_run,

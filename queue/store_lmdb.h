@@ -60,7 +60,9 @@ struct lmdb_store {
     /* Preallocation. */
     int (*allocate)(int fd, off_t at, off_t len);
     uint64_t step, ahead;
+    uint64_t zeroed;         /* up to where the file has been written once */
     struct mono allocate_at; /* after a failure: when to try again */
+    struct mono ran_at;      /* end of the last batch */
 
     pthread_mutex_t readers_lock;
     struct reader *readers;
@@ -89,6 +91,9 @@ extern const struct store_backend store_lmdb_backend;
 _Noreturn void lmdb_die(const struct lmdb_store *s, const char *doing, int rc);
 /* Takes disk ahead of the data; sets disk_grows. Before a transaction, in its thread. */
 void lmdb_allocate(struct lmdb_store *s);
+/* Writes zeros over a piece of what was allocated and never written; false when there is no
+ * such piece. Between transactions only. */
+bool lmdb_zero_ahead(struct lmdb_store *s);
 /* Publishes how much is used; inside a write transaction, before its commit. */
 void lmdb_measure(struct lmdb_store *s);
 /* A write transaction in the calling thread, for the start and the scan. */

@@ -393,6 +393,7 @@ void lmdb_run(struct store *base, struct store_op **ops, unsigned count)
     struct lmdb_store *s = lmdb_of(base);
     lmdb_allocate(s);
     int rc = try_batch(s, ops, count, s->sweeping);
+    s->ran_at = mono_now();
     if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) {
         if (rc)
             lmdb_die(s, "commit", rc);

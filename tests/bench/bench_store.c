@@ -122,7 +122,7 @@ static void close_store(struct bench *b)
 
 /* Accepts in one batch and settles in the next, as a relay does. `keep` messages stay
  * queued in between, so that the pages of a settle are not those of the last accept. */
-static void pairs(struct bench *b, unsigned batch, size_t size, unsigned rounds)
+static void pairs(struct bench *b, unsigned batch, size_t size, double seconds_max)
 {
     struct store_accept *accept = mem_zalloc(batch * sizeof(*accept));
     struct store_settle *settle = mem_zalloc(batch * sizeof(*settle));
@@ -131,7 +131,8 @@ static void pairs(struct bench *b, unsigned batch, size_t size, unsigned rounds)
     store_stats(b->store, &before);
     struct mono began = mono_now();
     double cpu_began = cpu();
-    for (unsigned r = 0; r < rounds; r++) {
+    double n = 0;
+    for (; (double)(mono_now().ns - began.ns) / 1e9 < seconds_max; n += batch) {
         for (unsigned i = 0; i < batch; i++) {
             accept[i] = (struct store_accept){
                 .op.kind = STORE_OP_ACCEPT, .message = make(b, body)};
@@ -149,12 +150,12 @@ static void pairs(struct bench *b, unsigned batch, size_t size, unsigned rounds)
     }
     double wall = (double)(mono_now().ns - began.ns) / 1e9, used = cpu() - cpu_began;
     store_stats(b->store, &after);
-    double n = (double)batch * rounds;
     printf("%7zu bytes, batch %3u: %8.0f messages/s  %6.1f us CPU a message  %5.1f ops a "
            "commit\n",
         size, batch, n / wall, used / n * 1e6,
         (double)(after.operations - before.operations) /
             (double)(after.commits - before.commits));
+    fflush(stdout);
     body_unref(body);
     free(accept);
     free(settle);
@@ -165,14 +166,81 @@ static int bench_ops(const char *dir)
     static const unsigned batches[] = {1, 32, 128};
     struct bench b = {0};
     open_store(&b, dir, UINT64_C(4) << 30);
-    pairs(&b, 128, 1024, 200); /* warms up: the file has its pages */
+    pairs(&b, 128, 1024, 1); /* warms up: the file has its pages */
     for (unsigned i = 0; i < 3; i++)
-        pairs(
-            &b, batches[i], 1024, 60000 / batches[i] > 4000 ? 4000 : 60000 / batches[i]);
+        pairs(&b, batches[i], 1024, 3);
     for (unsigned i = 0; i < 3; i++)
-        pairs(
-            &b, batches[i], 102400, 4000 / batches[i] > 1000 ? 1000 : 4000 / batches[i]);
+        pairs(&b, batches[i], 102400, 3);
     close_store(&b);
+    return 0;
+}
+
+struct flight {
+    struct store_accept accept;
+    struct store_settle settle;
+    bool busy, accepted;
+};
+
+static void flight_done(struct store_op *op, void *owner)
+{
+    struct bench *b = owner;
+    if (op->kind == STORE_OP_ACCEPT) {
+        struct flight *f = CONTAINER_OF(
+            CONTAINER_OF(op, struct store_accept, op), struct flight, accept);
+        f->settle = (struct store_settle){.op.kind = STORE_OP_SETTLE,
+            .unit = {f->accept.message->id, 0},
+            .unit_done = true};
+        message_unref(f->accept.message);
+        f->settle.op.reply_to = b->box;
+        f->settle.op.done = flight_done;
+        store_submit(b->store, &f->settle.op);
+        return;
+    }
+    CONTAINER_OF(CONTAINER_OF(op, struct store_settle, op), struct flight, settle)->busy =
+        false;
+    b->done++;
+}
+
+static int bench_rate(unsigned rate, const char *dir, size_t size)
+{
+    enum { FLIGHTS = 4096 };
+    struct bench b = {0};
+    struct flight *flights = mem_zalloc(FLIGHTS * sizeof(*flights));
+    struct body *body = make_body(size);
+    unsigned sent = 0, seconds_long = 8;
+    open_store(&b, dir, UINT64_C(4) << 30);
+    struct mono began = mono_now();
+    double cpu_began = cpu();
+    while (mono_diff_ms(mono_now(), began) < seconds_long * 1000) {
+        uint64_t want = (uint64_t)(mono_now().ns - began.ns) / 1000 * rate / 1000000;
+        for (; sent < want && !flights[sent % FLIGHTS].busy; sent++) {
+            struct flight *f = &flights[sent % FLIGHTS];
+            f->accept = (struct store_accept){
+                .op.kind = STORE_OP_ACCEPT, .message = make(&b, body)};
+            f->busy = true;
+            f->accept.op.reply_to = b.box;
+            f->accept.op.done = flight_done;
+            store_submit(b.store, &f->accept.op);
+        }
+        mailbox_wait(b.box, 1);
+        mailbox_drain(b.box);
+    }
+    double used = cpu() - cpu_began;
+    struct store_stats st;
+    store_stats(b.store, &st);
+    printf("%zu bytes at %u/s: %.0f messages/s done, %.1f us CPU a message, %.1f ops a "
+           "commit, "
+           "%.2f ms a commit\n",
+        size, rate, b.done / (double)seconds_long, used / b.done * 1e6,
+        (double)st.operations / (double)st.commits,
+        (double)st.commit_ns_total / 1e6 / (double)st.commits);
+    while (b.done < sent) {
+        mailbox_wait(b.box, -1);
+        mailbox_drain(b.box);
+    }
+    body_unref(body);
+    close_store(&b);
+    free(flights);
     return 0;
 }
 
@@ -231,10 +299,15 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "ops") == 0)
         return bench_ops(argc > 2 ? argv[2] : "bench-queue");
+    if (argc >= 3 && strcmp(argv[1], "rate") == 0)
+        return bench_rate((unsigned)strtoul(argv[2], NULL, 10),
+            argc > 3 ? argv[3] : "bench-queue",
+            argc > 4 ? (size_t)strtoul(argv[4], NULL, 10) : 1024);
     if (argc == 4 && strcmp(argv[1], "fill") == 0)
         return bench_fill((unsigned)strtoul(argv[2], NULL, 10), argv[3]);
     if (argc == 3 && strcmp(argv[1], "scan") == 0)
         return bench_scan(argv[2]);
-    fprintf(stderr, "usage: bench_store ops [DIR] | fill N DIR | scan DIR\n");
+    fprintf(stderr,
+        "usage: bench_store ops [DIR] | rate N [DIR [SIZE]] | fill N DIR | scan DIR\n");
     return 2;
 }
