@@ -169,7 +169,8 @@ struct settings {
         struct netaddr *listen; /* api.listen */
         unsigned listen_count;
     } api;
-    unsigned refs; /* atomic */
+    struct settings_line *lines; /* for settings_line */
+    unsigned refs;               /* atomic */
 };
 
 /* Problems found, one a line: "FILE:LINE: key: what is wrong". */
@@ -189,6 +190,10 @@ struct settings *settings_read(const char *file, struct settings_problems *probl
 /* The same from memory; `file` only names it. */
 struct settings *settings_parse(
     struct slice yaml, const char *file, struct settings_problems *problems);
+/* The line in which a key was given, for problems found later: "tls.certificate",
+ * "users", "may_send_as". 0 when it was not. Not for what is inside lists, which have
+ * their own. */
+int settings_line(const struct settings *s, const char *key);
 struct settings *settings_ref(struct settings *s);
 void settings_unref(struct settings *s);
 /* The effective settings as YAML that settings_parse reads back to the same. No secrets

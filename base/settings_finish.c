@@ -8,12 +8,6 @@
 #include "base/alloc.h"
 #include "base/settings_internal.h"
 
-/* The line of a parameter, for problems found afterwards. */
-static int line_of(const struct reader *r, const char *section, const char *name)
-{
-    return r->param_lines[param_find(section, slice_str(name)) - params];
-}
-
 __attribute__((format(printf, 4, 5))) static void problem_at(
     struct reader *r, const char *key, int line, const char *format, ...)
 {
@@ -29,7 +23,7 @@ static void finish_hostname(struct reader *r)
 {
     char name[256];
     struct settings *s = r->s;
-    int line = line_of(r, "top", "hostname");
+    int line = settings_line(r->s, "hostname");
     if (line) {
         if (!domain_is_sound(slice_str(s->hostname)))
             problem_at(r, "hostname", line, "\"%.80s\" is not a host name", s->hostname);
@@ -51,7 +45,7 @@ static void check_postmaster(struct reader *r)
         return;
     if (sign == 0 || sign >= s.len || !domain_is_sound(slice_from(s, sign + 1)) ||
         slice_find(s, '<') < s.len || slice_find(s, '>') < s.len)
-        problem_at(r, "postmaster", line_of(r, "top", "postmaster"),
+        problem_at(r, "postmaster", settings_line(r->s, "postmaster"),
             "must be an address like admin@example.net");
 }
 
@@ -59,10 +53,10 @@ static void check_tls(struct reader *r)
 {
     const struct settings *s = r->s;
     if (s->tls.certificate[0] && !s->tls.key[0])
-        problem_at(r, "tls.certificate", line_of(r, "tls", "certificate"),
+        problem_at(r, "tls.certificate", settings_line(r->s, "tls.certificate"),
             "needs tls.key, the file of its private key");
     if (s->tls.key[0] && !s->tls.certificate[0])
-        problem_at(r, "tls.key", line_of(r, "tls", "key"),
+        problem_at(r, "tls.key", settings_line(r->s, "tls.key"),
             "needs tls.certificate, the file of its certificate");
 }
 
@@ -70,10 +64,10 @@ static void check_retry(struct reader *r)
 {
     const struct settings *s = r->s;
     if (s->retry.first_ms > s->retry.max_ms)
-        problem_at(r, "retry.first", line_of(r, "retry", "first"),
+        problem_at(r, "retry.first", settings_line(r->s, "retry.first"),
             "is longer than retry.max, the longest wait");
     if (s->retry.give_up_ms < s->retry.first_ms)
-        problem_at(r, "retry.give_up", line_of(r, "retry", "give_up"),
+        problem_at(r, "retry.give_up", settings_line(r->s, "retry.give_up"),
             "is shorter than retry.first: nothing would be tried twice");
 }
 
@@ -81,7 +75,7 @@ static void check_delivery(struct reader *r)
 {
     const struct settings *s = r->s;
     if (!s->delivery.ipv4 && !s->delivery.ipv6)
-        problem_at(r, "delivery.ipv4", line_of(r, "delivery", "ipv4"),
+        problem_at(r, "delivery.ipv4", settings_line(r->s, "delivery.ipv4"),
             "and ipv6 are both off: no mail could leave");
 }
 

@@ -47,11 +47,15 @@ struct spot {
     int line;
 };
 
-#define PARAMS_MAX 128
 struct reader {
     struct settings *s;
     struct settings_problems *problems;
-    int param_lines[PARAMS_MAX]; /* where each was given; 0: it was not */
+};
+/* Where each key was given, newest first. */
+struct settings_line {
+    struct settings_line *next;
+    const char *key; /* "queue.quota" */
+    int line;
 };
 void reader_problem(struct reader *r, const struct spot *at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

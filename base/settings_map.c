@@ -163,7 +163,6 @@ static void read_param(
     struct reader *r, const struct spot *at, const struct param *p, const struct tree *t)
 {
     char why[256];
-    r->param_lines[p - params] = at->line;
     if (t->kind != TREE_SCALAR)
         reader_problem(r, at, "must be one value, not a %s",
             t->kind == TREE_LIST ? "list" : "mapping");
@@ -171,6 +170,30 @@ static void read_param(
         reader_problem(r, at, "has no value; leave the key out for its default");
     else if (!param_set(p, r->s, t->text, why))
         reader_problem(r, at, "%s", why);
+}
+
+/* Of the first two levels, which have names and no numbers. */
+static void remember_line(struct reader *r, const struct spot *at)
+{
+    const struct spot *up = at->up;
+    struct settings_line *l;
+    if (up->up && (up->up->up || up->key.len == 0))
+        return;
+    l = arena_alloc(r->s->arena, sizeof(*l));
+    l->key = arena_printf(r->s->arena, "%.*s%s%.*s", SLICE_ARG(up->key),
+        up->key.len ? "." : "", SLICE_ARG(at->key))
+                 .ptr;
+    l->line = at->line;
+    l->next = r->s->lines;
+    r->s->lines = l;
+}
+
+int settings_line(const struct settings *s, const char *key)
+{
+    for (const struct settings_line *l = s->lines; l; l = l->next)
+        if (strcmp(l->key, key) == 0)
+            return l->line;
+    return 0;
 }
 
 static read_fn *find_reader(
@@ -195,6 +218,7 @@ void read_map(struct reader *r, const struct spot *at, const struct tree *map,
         struct spot here = {.up = at, .key = t->key, .line = t->key_line};
         const struct param *p = section ? param_find(section, t->key) : NULL;
         read_fn *read = find_reader(t->key, keys, key_count);
+        remember_line(r, &here);
         if (p)
             read_param(r, &here, p, t);
         else if (read)

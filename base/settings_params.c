@@ -30,7 +30,6 @@
 #define ROWS(section) PARAMS_##section(ROW)
 const struct param params[] = {PARAM_SECTIONS(ROWS)};
 const unsigned param_count = sizeof(params) / sizeof(params[0]);
-_Static_assert(sizeof(params) / sizeof(params[0]) <= PARAMS_MAX, "raise PARAMS_MAX");
 
 const struct param *param_find(const char *section, struct slice name)
 {

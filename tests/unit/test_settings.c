@@ -590,6 +590,20 @@ static void test_hash_and_restart(void **state)
     settings_unref(NULL);
 }
 
+static void test_lines(void **state)
+{
+    (void)state;
+    struct settings *s = parse(whole);
+    assert_int_equal(settings_line(s, "hostname"), 1);
+    assert_int_equal(settings_line(s, "queue.quota"), 8);
+    assert_int_equal(settings_line(s, "tls.key"), 11);
+    assert_int_equal(settings_line(s, "may_send_as"), 20);
+    assert_int_equal(settings_line(s, "relay_domains"), 21);
+    assert_int_equal(settings_line(s, "relay_domains.domain"), 0);
+    assert_int_equal(settings_line(s, "limits.hops"), 0);
+    settings_unref(s);
+}
+
 /* Cut anywhere, the file is refused or read, never worse. */
 static void test_cut_at_every_length(void **state)
 {
@@ -637,6 +651,7 @@ int main(void)
         TEST(test_hostname),
         TEST(test_files),
         TEST(test_hash_and_restart),
+        TEST(test_lines),
         TEST(test_cut_at_every_length),
         TEST(test_document),
     };
