@@ -184,7 +184,7 @@ struct peer {
     /* freeze detection: smallest local_recv - remote_send seen */
     bool d_valid;
     int64_t d_min;
-    uint64_t d_at;
+    uint64_t d_at, d_clock;
     uint32_t d_epoch;
     /* SYNC */
     bool synced;       /* this session of ours has synced with it (any session of it) */

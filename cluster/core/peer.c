@@ -102,7 +102,11 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
 static bool lost_time(struct core *core, struct peer *p, const struct core_env *env)
 {
     int64_t d = (int64_t)(core->now - env->clock_ns);
-    if (!p->d_valid || p->d_epoch != env->from_epoch) {
+    /* a new session on the same boot goes on with the same clock; only a reboot starts anew */
+    bool rebooted = p->d_epoch != env->from_epoch && env->clock_ns < p->d_clock;
+    if (env->clock_ns > p->d_clock || rebooted)
+        p->d_clock = env->clock_ns;
+    if (!p->d_valid || rebooted) {
         p->d_valid = true;
         p->d_epoch = env->from_epoch;
         p->d_min = d;
@@ -110,6 +114,7 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
         return false;
     }
     int64_t drift = (int64_t)((core->now - p->d_at) / 1000000 * core->p.rho_ppm);
+    p->d_epoch = env->from_epoch;
     bool lost = d < p->d_min - drift - (int64_t)(250 * CORE_MS);
     if (d <= p->d_min + drift) { /* explained by drift alone: the new anchor, no delay in it */
         p->d_min = d;

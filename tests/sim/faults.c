@@ -182,7 +182,7 @@ static void apply_link(struct sim *sim, const struct fault *f)
 static void apply_node(struct sim *sim, const struct fault *f)
 {
     struct node *n = &sim->node[f->a];
-    switch ((enum fault_kind)f->kind) {
+    switch (f->kind) {
     case FAULT_CRASH:
         down(sim, f->a, sim->now + f->arg);
         break;

@@ -112,6 +112,14 @@ struct job {
     bool stop_at_first, list;
 };
 
+static bool passes_alone(struct sim_options o)
+{
+    struct sim_result r;
+    o.mutant = MUT_NONE;
+    sim_run(&o, &r, NULL);
+    return !r.failed;
+}
+
 static void run_range(struct totals *t, const struct job *j, unsigned part, unsigned parts)
 {
     double until = wall() + j->seconds;
@@ -119,6 +127,8 @@ static void run_range(struct totals *t, const struct job *j, unsigned part, unsi
         struct sim_options o = options_of(j->from + k, j->mutant);
         struct sim_result r;
         sim_run(&o, &r, NULL);
+        if (r.failed && j->mutant && !passes_alone(o))
+            continue; /* the switch is not what fails here */
         add(t, &r, o.seed);
         if (r.failed && j->list)
             fprintf(stderr, "seed %llu: %s\n", (unsigned long long)o.seed, r.why);

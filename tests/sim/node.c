@@ -48,6 +48,7 @@ void node_start(struct sim *sim, uint8_t i)
     n->gen++;
     n->started_at = sim->now;
     n->paused_until = 0;
+    n->told_age = 0;
     n->tick_at = CORE_FOREVER;
     memset(&n->gate, 0, sizeof(n->gate));
     memset(n->sched, 0, sizeof(n->sched));
@@ -85,6 +86,12 @@ void node_tick(struct sim *sim, uint8_t i)
         return;
     n->tick_at = CORE_FOREVER;
     struct core_event e = {.kind = EV_TICK};
+    uint64_t age = n->disk.busy ? sim->now - n->disk.busy_since : 0;
+    if (age > SEC || n->told_age) {
+        n->told_age = age > SEC ? age : 0;
+        e.kind = EV_STORAGE_HEALTH;
+        e.u.health.commit_age_ns = n->told_age;
+    }
     node_step(sim, i, &e);
 }
 

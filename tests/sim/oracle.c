@@ -202,7 +202,7 @@ static const char *broken_promise(struct sim *sim, uint8_t node, const struct co
     struct disk *d = &sim->node[node].disk;
     const struct unit_row *row = m->kind >= MSG_COPY ? disk_find(d, &m->u.unit.row.id) : NULL;
     const struct sess_row *s;
-    switch ((enum core_msg_kind)m->kind) {
+    switch (m->kind) {
     case MSG_COPY_ACK:
         return m->u.unit.answer == ANS_OK && !row ? "CopyAck" : NULL;
     case MSG_CLAIM_RSP:
@@ -315,7 +315,8 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
                     const struct attempt *n, int rcpt)
 {
     bool p_lives = session_lives(sim, p->node, p->gen, p->epoch);
-    bool known = g->doubt_at_own[n->node] >> rcpt & 1;
+    bool known = (g->doubt_at_own[n->node] >> rcpt & 1) &&
+                 g->doubt_attempt[n->node] == p->attempt;
     if (p->reply_lost)
         return 7;
     if (p->frozen_between || n->frozen_between || p->clock_lost || n->clock_lost)
@@ -441,15 +442,18 @@ static bool names(struct sim *sim, uint8_t i, const struct unit *u, uint8_t othe
     return slot && unit_list_find(u, slot) >= 0;
 }
 
-/* V': lists that share a fenced node make the claim of either ask everybody (rule W). */
-static bool share_fenced(struct sim *sim, uint8_t a, const struct unit *ua, uint8_t b,
-                         const struct unit *ub)
+/* V': a name that both lists share, and that is not the recorded owner of both: the claim of
+ * one must have its consent, or pass over its fence and so ask everybody (rule W). */
+static bool share_name(struct sim *sim, uint8_t a, const struct unit *ua, uint8_t b,
+                       const struct unit *ub)
 {
-    for (uint8_t h = 0; h < sim->node_count; h++)
+    for (uint8_t h = 0; h < sim->node_count; h++) {
+        bool owner_a = sim->node[a].core->peer[ua->owner].node == sim->node[h].id;
+        bool owner_b = sim->node[b].core->peer[ub->owner].node == sim->node[h].id;
         if (h != a && h != b && names(sim, a, ua, h) && names(sim, b, ub, h) &&
-            oracle_fenced(sim, h, sim->node[h].alive ? sim->node[h].core->epoch
-                                                     : sim->node[h].last_epoch))
+            !(owner_a && owner_b))
             return true;
+    }
     return false;
 }
 
@@ -461,7 +465,7 @@ static void check_visibility(struct sim *sim, const struct unit_id *id)
             const struct unit *ub = live_record(sim, b, id);
             sim->r.invariant_checks[9]++;
             if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a) &&
-                !share_fenced(sim, a, ua, b, ub))
+                !share_name(sim, a, ua, b, ub))
                 sim_fail(sim, 9, "n%u and n%u hold " UID " and do not see each other", a, b,
                     UIDV(id));
         }

@@ -153,7 +153,7 @@ struct god_unit {
     bool acked;
     uint64_t acked_at;
     uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
-    uint64_t doubt_at_own[NODES_MAX];
+    uint64_t doubt_at_own[NODES_MAX], doubt_attempt[NODES_MAX];
     uint32_t own_gen[NODES_MAX], own_epoch[NODES_MAX];
 };
 
@@ -201,7 +201,7 @@ struct node {
     uint64_t freeze_end, freeze_length;
     bool clock_lost; /* its clock stood still and no voter has spoken to it since */
     uint64_t started_at;
-    uint64_t tick_at;
+    uint64_t tick_at, told_age;
     uint64_t crashed_at;
     bool crash_measured;
     struct sched sched[UNITS_MAX / 8];

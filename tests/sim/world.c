@@ -181,6 +181,8 @@ void world_start(struct sim *sim, uint8_t node, const struct core_command *c)
         g->own_gen[node] = sim->node[node].gen;
         g->own_epoch[node] = sim->node[node].core->epoch;
         g->doubt_at_own[node] = c->u.unit.doubt;
+        const struct unit *u = unit_find(sim->node[node].core, &c->u.unit.id);
+        g->doubt_attempt[node] = u ? u->attempt : 0;
         g->hold_from[node] = sim->now;
         oracle_own(sim, node, &c->u.unit.id, c->u.unit.doubt);
     }
