@@ -361,8 +361,9 @@ static struct mono data_deadline(const struct smtp_server *s)
 
 struct mono smtp_server_deadline(const struct smtp_server *s)
 {
-    bool is_ours_to_move = s->request || s->is_held || s->restart_wait || s->restart_data;
-    if (is_ours_to_move || s->state == STATE_CLOSING || s->state == STATE_NEW)
+    /* With restart_wait set this is too early: the clock starts at the next feed or tick.
+     */
+    if (s->request || s->is_held || s->state == STATE_CLOSING || s->state == STATE_NEW)
         return MONO_NEVER;
     if (s->state == STATE_DATA || s->state == STATE_CHUNK)
         return data_deadline(s);

@@ -196,7 +196,8 @@ bool smtp_server_tls_pending(const struct smtp_server *s);
  * 3207 4.2). */
 void smtp_server_tls_started(struct smtp_server *s, struct mono now);
 
-/* MONO_NEVER while waiting for an answer, held, or closing. */
+/* MONO_NEVER while waiting for an answer, held, or closing. May be earlier than what tick
+ * thinks, never later: look again after each tick. */
 struct mono smtp_server_deadline(const struct smtp_server *s);
 /* Queues 421 and closes when the deadline is over; else nothing. */
 void smtp_server_tick(struct smtp_server *s, struct mono now);

@@ -250,8 +250,13 @@ static void answer_now(struct run *r, struct answer *a)
     give(q, a);
     if (r->is_ready != is_live)
         FAIL(r, "ready was %scalled", r->is_ready ? "" : "not ");
-    if (r->server)
-        pump(r);
+    if (!r->server)
+        return;
+    /* Who does not feed at once has a timer all the same. */
+    bool is_idle = smtp_server_wants_input(r->server) && !smtp_server_closing(r->server);
+    if (is_idle && smtp_server_deadline(r->server).ns == MONO_NEVER.ns)
+        FAIL(r, "no deadline after an answer");
+    pump(r);
 }
 
 static void word_now(struct run *r, char *rest)
