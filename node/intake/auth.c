@@ -214,7 +214,8 @@ void auth_step(struct auth_exchange *x, bool has_input, struct slice input)
     x->has_input = has_input;
     x->input_len = input.len;
     x->input = mem_alloc(input.len + 1);
-    memcpy(x->input, input.ptr, input.len);
+    if (input.len)
+        memcpy(x->input, input.ptr, input.len);
     x->input[input.len] = '\0';
     if (!workers_submit(x->helpers, &x->job))
         answer_later(x, AUTH_BUSY);

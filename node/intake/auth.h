@@ -22,7 +22,8 @@ struct auth_users;
 /* NULL with problems that name file and line. A file that others may read is a problem of
  * its own kind: `warning` gets one line (else it is emptied). */
 struct auth_users *auth_users_load(const char *file, const char *settings_file,
-    struct settings_problems *problems, char *warning, size_t warning_size);
+    int settings_line_number, struct settings_problems *problems, char *warning,
+    size_t warning_size);
 struct auth_users *auth_users_ref(struct auth_users *u);
 void auth_users_unref(struct auth_users *u);
 unsigned auth_users_count(const struct auth_users *u);

@@ -181,7 +181,8 @@ static void note_mode(
 }
 
 struct auth_users *auth_users_load(const char *file, const char *settings_file,
-    struct settings_problems *problems, char *warning, size_t warning_size)
+    int settings_line_number, struct settings_problems *problems, char *warning,
+    size_t warning_size)
 {
     char why[300];
     unsigned before = problems->count;
@@ -191,7 +192,8 @@ struct auth_users *auth_users_load(const char *file, const char *settings_file,
     if (text_file_read(&u->text, file, FILE_MAX, why, sizeof(why)))
         read_lines(u, file, problems);
     else
-        settings_problem(problems, settings_file, 0, "users.file", "%s", why);
+        settings_problem(
+            problems, settings_file, settings_line_number, "users.file", "%s", why);
     if (problems->count > before) {
         auth_users_unref(u);
         return NULL;

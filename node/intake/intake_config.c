@@ -6,33 +6,22 @@
 #include "node/intake/intake_internal.h"
 #include "node/intake/open_relay.h"
 
-static bool wants_tls(const struct settings *s)
+/* A problem with the file that a scalar setting names, at that setting's line. */
+static void problem(const struct settings *s, const char *key, const char *what,
+    struct settings_problems *problems)
 {
-    for (unsigned i = 0; i < s->listener_count; i++)
-        if (s->listeners[i].tls != LISTENER_TLS_NONE)
-            return true;
-    return false;
+    settings_problem(problems, s->file, settings_line(s, key), key, "%s", what);
 }
 
 static void load_tls(struct intake_config *c, struct settings_problems *problems)
 {
     char why[600];
     struct settings *s = c->settings;
-    bool has_certificate = *s->tls.certificate != '\0', has_key = *s->tls.key != '\0';
-    if (has_certificate != has_key) {
-        settings_problem(problems, s->file, 0, has_key ? "tls.certificate" : "tls.key",
-            "certificate and key go together");
+    if (!*s->tls.certificate)
         return;
-    }
-    if (!has_certificate) {
-        if (wants_tls(s))
-            settings_problem(problems, s->file, 0, "tls.certificate",
-                "a listener with tls needs a certificate and a key");
-        return;
-    }
     c->tls = tls_server_new(s->tls.certificate, s->tls.key, why, sizeof(why));
     if (!c->tls)
-        settings_problem(problems, s->file, 0, "tls.certificate", "%s", why);
+        problem(s, "tls.certificate", why, problems);
 }
 
 static void load_authorities(struct settings *s, struct settings_problems *problems)
@@ -40,7 +29,7 @@ static void load_authorities(struct settings *s, struct settings_problems *probl
     char why[600];
     struct tls_client *client = tls_client_new(s->tls.ca_file, why, sizeof(why));
     if (!client)
-        settings_problem(problems, s->file, 0, "tls.ca_file", "%s", why);
+        problem(s, "tls.ca_file", why, problems);
     tls_client_unref(client);
 }
 
@@ -49,29 +38,26 @@ static void load_users(struct intake_config *c, struct settings_problems *proble
     struct settings *s = c->settings;
     if (!*s->users.file)
         return;
-    c->users =
-        auth_users_load(s->users.file, s->file, problems, c->warning, sizeof(c->warning));
+    c->users = auth_users_load(s->users.file, s->file, settings_line(s, "users.file"),
+        problems, c->warning, sizeof(c->warning));
 }
 
+/* Mail to our own names goes to the postmaster: who must not be at one of them. */
 static void check_postmaster(
     const struct intake_config *c, struct settings_problems *problems)
 {
     const struct settings *s = c->settings;
     struct smtp_path path;
-    for (unsigned i = 0; i < s->listener_count && !*s->postmaster; i++)
-        if (s->listeners[i].service == SERVICE_MX) {
-            settings_problem(problems, s->file, s->listeners[i].line, "postmaster",
-                "needed with service mx: who gets mail for postmaster and abuse");
-            return;
-        }
+    char why[700];
     if (!*s->postmaster ||
         smtp_address_parse(slice_str(s->postmaster), &path) != PARSE_DONE)
         return;
-    if (policy_is_own_name(c->policy, path.routing) &&
-        !policy_relay_domain(c->policy, path.routing) && s->route_count == 0)
-        settings_problem(problems, s->file, 0, "postmaster",
-            "%s is at our own name, where no mailbox is; name one elsewhere",
-            s->postmaster);
+    if (!policy_is_own_name(c->policy, path.routing) ||
+        policy_relay_domain(c->policy, path.routing) || s->route_count > 0)
+        return;
+    snprintf(why, sizeof(why),
+        "%s is at our own name, where no mailbox is; name one elsewhere", s->postmaster);
+    problem(s, "postmaster", why, problems);
 }
 
 static void check_may_send_as(
@@ -87,8 +73,9 @@ static void check_may_send_as(
                             ? smtp_domain_to_ascii(slice_from(text, 1), domain)
                             : smtp_address_parse(text, &path) == PARSE_DONE;
             if (!good)
-                settings_problem(problems, s->file, 0, "may_send_as",
-                    "%s: not an address or @domain: %s", m->user, m->addresses.items[j]);
+                settings_problem(problems, s->file, settings_line(s, "may_send_as"),
+                    "may_send_as", "%s: not an address or @domain: %s", m->user,
+                    m->addresses.items[j]);
         }
     }
 }

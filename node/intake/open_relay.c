@@ -159,19 +159,25 @@ static bool is_confined(const struct listener_settings *l)
     return loopback || l->allow.count > 0;
 }
 
-static void check_listener(const struct settings *s, const struct listener_settings *l,
-    struct settings_problems *problems)
+static void check_listener(
+    const struct settings *s, unsigned index, struct settings_problems *problems)
 {
-    check_nets(s, &l->allow, l->line, "allow", "leave it out when anybody may connect",
-        problems);
-    check_nets(s, &l->proxy_from, l->line, "proxy_protocol",
+    const struct listener_settings *l = &s->listeners[index];
+    char key[64];
+    snprintf(key, sizeof(key), "listeners[%u].allow", index);
+    check_nets(
+        s, &l->allow, l->line, key, "leave it out when anybody may connect", problems);
+    snprintf(key, sizeof(key), "listeners[%u].proxy_protocol", index);
+    check_nets(s, &l->proxy_from, l->line, key,
         "who can send a PROXY header can be anybody, a relay client too (open relay)",
         problems);
-    check_nets(s, &l->xclient_from, l->line, "xclient_from",
+    snprintf(key, sizeof(key), "listeners[%u].xclient_from", index);
+    check_nets(s, &l->xclient_from, l->line, key,
         "who can say XCLIENT can be anybody, a relay client too (open relay)", problems);
+    snprintf(key, sizeof(key), "listeners[%u].tls", index);
     if (l->service == SERVICE_SUBMISSION && l->tls == LISTENER_TLS_NONE &&
         *s->users.file && !is_confined(l))
-        settings_problem(problems, s->file, l->line, "tls",
+        settings_problem(problems, s->file, l->line, key,
             "AUTH without TLS shows passwords to everybody on the way, and then it is an "
             "open relay: set tls: required, or confine the listener to relay clients "
             "with allow");
@@ -183,9 +189,12 @@ void open_relay_check(const struct settings *s, struct settings_problems *proble
     check_nets(s, &s->relay_clients, s->relay_clients_line, "relay_clients",
         "whoever is in it may send to anybody (open relay)", problems);
     for (unsigned i = 0; i < s->listener_count; i++)
-        check_listener(s, &s->listeners[i], problems);
-    for (unsigned i = 0; i < s->relay_domain_count; i++)
+        check_listener(s, i, problems);
+    for (unsigned i = 0; i < s->relay_domain_count; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "relay_domains[%u].domain", i);
         if (open_relay_is_everybody(s->relay_domains[i].domain, why, sizeof(why)))
-            settings_problem(problems, s->file, s->relay_domains[i].line, "relay_domains",
-                "%s (open relay)", why);
+            settings_problem(
+                problems, s->file, s->relay_domains[i].line, key, "%s (open relay)", why);
+    }
 }

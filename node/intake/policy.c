@@ -51,8 +51,8 @@ struct policy *policy_new(struct settings *s, struct settings_problems *problems
     add_domains(p, problems);
     if (*s->postmaster &&
         smtp_address_parse(slice_str(s->postmaster), &p->postmaster) != PARSE_DONE) {
-        settings_problem(
-            problems, s->file, 0, "postmaster", "not a mail address: %s", s->postmaster);
+        settings_problem(problems, s->file, settings_line(s, "postmaster"), "postmaster",
+            "not a mail address: %s", s->postmaster);
         p->postmaster.address = (struct slice){0};
     }
     return p;
