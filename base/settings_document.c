@@ -78,7 +78,7 @@ static void one(const struct param *p, struct buf *out)
         buf_printf(out, "%.*s\n", SLICE_ARG(slice_from(buf_slice(&rest), 1)));
     buf_fini(&rest);
     buf_printf(out, "%s%s\n",
-        p->scope == PARAM_CLUSTER ? "All nodes of a cluster must agree. " : "",
+        p->scope == PARAM_CLUSTER ? "All nodes of a cluster must agree.\n" : "",
         p->when == PARAM_START ? "Takes effect at the next start."
                                : "Takes effect with a reload.");
 }

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion for batonctl(1)
+_batonctl() {
+    local cur prev words cword
+    _init_completion -n = 2>/dev/null || {
+        cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} cword=$COMP_CWORD
+        words=("${COMP_WORDS[@]}")
+    }
+    local global="--json --watch --control --help" filters="--from --to --domain --node --older --reason --limit"
+    case $prev in
+    --control | -c | --config) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --level | log) COMPREPLY=($(compgen -W "debug info warn error" -- "$cur")); return ;;
+    --older) COMPREPLY=($(compgen -W "10m 1h 4h 1d 2d" -- "$cur")); return ;;
+    --from | --to | --domain | --node | --reason | --limit | --last) return ;;
+    esac
+    local command="" sub="" skip="" i
+    for ((i = 1; i < cword; i++)); do
+        if [[ $skip ]]; then skip=""; continue; fi
+        case ${words[i]} in
+        --control | -c | --config) skip=1 ;;
+        -*) ;;
+        *) if [[ ! $command ]]; then command=${words[i]}; else sub=${sub:-${words[i]}}; fi ;;
+        esac
+    done
+    case $command:$sub in
+    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log $global -c --version" -- "$cur")) ;;
+    queue:) COMPREPLY=($(compgen -W "ls show shape $filters $global" -- "$cur")) ;;
+    queue:show) COMPREPLY=($(compgen -W "--headers $global" -- "$cur")) ;;
+    queue:*) COMPREPLY=($(compgen -W "$filters $global" -- "$cur")) ;;
+    trace:*) COMPREPLY=($(compgen -W "--limit $global" -- "$cur")) ;;
+    resolve:?*) COMPREPLY=($(compgen -W "MX A AAAA TXT TLSA PTR CNAME NS SOA $global" -- "$cur")) ;;
+    events:*) COMPREPLY=($(compgen -W "--follow --last --level $global" -- "$cur")) ;;
+    *) COMPREPLY=($(compgen -W "$global" -- "$cur")) ;;
+    esac
+}
+complete -F _batonctl batonctl

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# fish completion for batonctl(1)
+function __batonctl_wants_command
+    not __fish_seen_subcommand_from status queue trace resolve events reload log
+end
+function __batonctl_filters
+    __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
+end
+complete -c batonctl -f
+complete -c batonctl -l json -d 'One JSON object a line'
+complete -c batonctl -l watch -d 'Again every two seconds'
+complete -c batonctl -l control -rF -d 'Control socket'
+complete -c batonctl -s c -l config -rF -d 'Settings'
+complete -c batonctl -s h -l help -d 'Print help'
+complete -c batonctl -s V -l version -d 'Print the version'
+complete -c batonctl -n __batonctl_wants_command -a status -d 'How the node and its queue are'
+complete -c batonctl -n __batonctl_wants_command -a queue -d 'What is in the queue'
+complete -c batonctl -n __batonctl_wants_command -a trace -d 'The timeline of a message or address'
+complete -c batonctl -n __batonctl_wants_command -a resolve -d 'Ask our resolver'
+complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as it is logged'
+complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'
+complete -c batonctl -n __batonctl_wants_command -a log -d 'Set the log level'
+complete -c batonctl -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from ls show shape' -a 'ls show shape'
+complete -c batonctl -n __batonctl_filters -l from -x -d 'Sender'
+complete -c batonctl -n __batonctl_filters -l to -x -d 'Open recipient'
+complete -c batonctl -n __batonctl_filters -l domain -x -d 'Routing domain'
+complete -c batonctl -n __batonctl_filters -l node -x -d 'Owned by'
+complete -c batonctl -n __batonctl_filters -l older -x -a '10m 1h 4h 1d 2d' -d 'Accepted longer ago than'
+complete -c batonctl -n __batonctl_filters -l reason -x -d 'In the last reply'
+complete -c batonctl -n '__batonctl_filters; or __fish_seen_subcommand_from trace' -l limit -x -d 'At most so many'
+complete -c batonctl -n '__fish_seen_subcommand_from show' -l headers -d 'The header section, too'
+complete -c batonctl -n '__fish_seen_subcommand_from events' -l follow -d 'Go on with what comes'
+complete -c batonctl -n '__fish_seen_subcommand_from events' -l last -x -d 'Begin so far back'
+complete -c batonctl -n '__fish_seen_subcommand_from events' -l level -x -a 'debug info warn error'
+complete -c batonctl -n '__fish_seen_subcommand_from log' -a 'debug info warn error'
+complete -c batonctl -n '__fish_seen_subcommand_from resolve' -a 'MX A AAAA TXT TLSA PTR CNAME NS SOA'
