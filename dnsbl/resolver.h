@@ -85,7 +85,7 @@ struct resolver *resolver_new(const struct settings *s, char *why, size_t why_si
 void resolver_free(struct resolver *r);
 /* Any thread. The answer always comes, at the latest as DNS_TIMEOUT after 30 s; at once
  * as ERR_OVERLOADED when RESOLVER_QUESTIONS_MAX are under way. */
-#define RESOLVER_QUESTIONS_MAX 2000
+#define RESOLVER_QUESTIONS_MAX 1000
 void resolver_ask(struct resolver *r, struct dns_query *q);
 /* Frees what the answer holds (not q itself). */
 void dns_query_release(struct dns_query *q);

@@ -36,6 +36,32 @@ static bool copy_zones(
     return true;
 }
 
+/* libunbound refuses it, and says it in a way that nobody understands. */
+static bool check_conflict(
+    const struct resolver_config *c, const char *zone, char *why, size_t why_size)
+{
+    for (unsigned i = 0; i < c->anchor_count; i++)
+        if (strcmp(c->anchors[i].zone, zone) == 0) {
+            snprintf(why, why_size,
+                "resolver: zone %.100s is insecure and has a trust anchor: it can be "
+                "only one",
+                *zone ? zone : ".");
+            return false;
+        }
+    return true;
+}
+
+static bool check_conflicts(const struct resolver_config *c, char *why, size_t why_size)
+{
+    for (unsigned i = 0; i < c->insecure_count; i++)
+        if (!check_conflict(c, c->insecure[i], why, why_size))
+            return false;
+    for (unsigned i = 0; i < c->stub_count; i++)
+        if (c->stubs[i].insecure && !check_conflict(c, c->stubs[i].zone, why, why_size))
+            return false;
+    return true;
+}
+
 struct resolver_config *resolver_config_new(
     const struct settings *s, char *why, size_t why_size)
 {
@@ -52,7 +78,8 @@ struct resolver_config *resolver_config_new(
     if (c->forward_count)
         memcpy(c->forward, s->resolver.forward, c->forward_count * sizeof(*c->forward));
     if (copy_zones(c, s, why, why_size) &&
-        (!c->dnssec || resolver_anchors_prepare(c, false, why, why_size)))
+        (!c->dnssec || (resolver_anchors_prepare(c, false, why, why_size) &&
+                           check_conflicts(c, why, why_size))))
         return c;
     resolver_config_free(c);
     return NULL;

@@ -30,7 +30,9 @@ static const struct {
     {"val-log-level:", "2"},
     {"val-log-squelch:", "no"},
     {"do-not-query-localhost:", "no"},
-    {"outgoing-range:", "512"},
+    /* More sockets than RESOLVER_QUESTIONS_MAX: questions about dead servers must not
+     * keep the others waiting for one. They are open only while a query is out. */
+    {"outgoing-range:", "1200"},
     {"num-queries-per-thread:", "2048"},
     {"outgoing-num-tcp:", "16"},
     {"harden-glue:", "yes"},

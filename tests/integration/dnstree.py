@@ -322,14 +322,16 @@ class DnsTree:
     def stubs(self):
         main = f"127.0.0.1@{self.main.port}"
         corp = f"127.0.0.1@{self.corp.port}"
-        return [
-            {"zone": "test.", "address": main},
-            {"zone": "2.0.192.in-addr.arpa.", "address": main},
-            {"zone": "corp.", "address": corp},
-            {"zone": "lame.test.", "address": corp},  # does not serve it: REFUSED
-            {"zone": "closed.test.", "address": f"127.0.0.1@{self.closed_port}"},
-            {"zone": "blackhole.test.", "address": f"127.0.0.1@{self.hole.getsockname()[1]}"},
-        ]
+        at = {  # lame.test is not served there: REFUSED
+            "lame.test": corp,
+            "closed.test": f"127.0.0.1@{self.closed_port}",
+            "blackhole.test": f"127.0.0.1@{self.hole.getsockname()[1]}",
+        }
+        # Each zone has its stub, not only the apex: an NS record that is in the cache would
+        # lead to port 53, which is not ours.
+        return [{"zone": "corp.", "address": corp}] + [
+            {"zone": zone + ".", "address": at.get(zone, main)}
+            for zone in ["test", "2.0.192.in-addr.arpa", *self.zones]]
 
     def resolver_settings(self):
         return {"dnssec": True, "trust_anchor": self.anchor(), "forward": [],

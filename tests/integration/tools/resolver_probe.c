@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Drives the resolver from a test: settings as arguments, one command a line on standard
- * input, one JSON object a line on standard output.
- *   ask NAME TYPE | mx DOMAIN | host NAME 4|6|46 | flood COUNT NAME TYPE | health |
- * reload | new ARGUMENTS wait-health (until the self-test has said something) */
+ * input, one JSON object an answer on standard output.
+ *   ask NAME TYPE | mx DOMAIN | host NAME 4|6|46 | health | reload ARGUMENTS
+ *   start NAME TYPE (goes on at once) | wait (for what was started)
+ *   flood COUNT ZONE (so many names in it) | wait-health (until the self-test has spoken)
+ */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,39 +237,68 @@ static int split(char *line, char **words, int max)
     return n;
 }
 
-static void run(struct probe *p, char **w, int n)
+/* Settings point into the words, which the next line overwrites. */
+static void reload(struct probe *p, char **words, int n)
 {
-    if (n == 3 && strcmp(w[0], "ask") == 0)
-        ask(p, w[1], w[2]);
-    else if (n == 4 && strcmp(w[0], "flood") == 0)
-        for (int i = 0; i < (int)strtol(w[1], NULL, 10); i++)
-            ask(p, w[2], w[3]);
-    else if (n == 2 && strcmp(w[0], "mx") == 0)
-        ask_mx(p, w[1]);
-    else if (n == 3 && strcmp(w[0], "host") == 0)
-        ask_host(p, w[1], w[2]);
-    else if (n == 1 && strcmp(w[0], "health") == 0)
-        print_health(p);
-    else if (n == 1 && strcmp(w[0], "wait-health") == 0)
-        wait_health(p);
-    else if (strcmp(w[0], "reload") == 0) {
-        static char kept[65536]; /* settings point into it */
-        size_t at = 0;
-        for (int i = 1; i < n; i++) {
-            size_t len = strlen(w[i]) + 1;
-            INVARIANT(at + len <= sizeof(kept));
-            memcpy(kept + at, w[i], len);
-            w[i] = kept + at;
-            at += len;
-        }
-        take_args(p, n - 1, w + 1);
-        resolver_reload(p->resolver, &p->settings);
-    } else
-        die("what? %s", w[0]);
+    static char kept[65536];
+    size_t at = 0;
+    for (int i = 0; i < n; i++) {
+        size_t len = strlen(words[i]) + 1;
+        INVARIANT(at + len <= sizeof(kept));
+        memcpy(kept + at, words[i], len);
+        words[i] = kept + at;
+        at += len;
+    }
+    take_args(p, n, words);
+    resolver_reload(p->resolver, &p->settings);
+}
+
+static void flood(struct probe *p, const char *count, const char *zone)
+{
+    char name[256];
+    for (int i = 0; i < (int)strtol(count, NULL, 10); i++) {
+        snprintf(name, sizeof(name), "n%d.%s", i, zone);
+        ask(p, name, "A");
+    }
+}
+
+static void wait_all(struct probe *p)
+{
     while (p->open) {
         mailbox_wait(p->box, -1);
         mailbox_drain(p->box);
     }
+}
+
+static bool is(char **w, int n, const char *verb, int count)
+{
+    return n == count && strcmp(w[0], verb) == 0;
+}
+
+static void run(struct probe *p, char **w, int n)
+{
+    if (is(w, n, "start", 3)) {
+        ask(p, w[1], w[2]);
+        return;
+    }
+    if (is(w, n, "ask", 3))
+        ask(p, w[1], w[2]);
+    else if (is(w, n, "flood", 3))
+        flood(p, w[1], w[2]);
+    else if (is(w, n, "mx", 2))
+        ask_mx(p, w[1]);
+    else if (is(w, n, "host", 3))
+        ask_host(p, w[1], w[2]);
+    else if (is(w, n, "health", 1))
+        print_health(p);
+    else if (is(w, n, "wait-health", 1))
+        wait_health(p);
+    else if (strcmp(w[0], "reload") == 0) {
+        reload(p, w + 1, n - 1);
+        return;
+    } else if (!is(w, n, "wait", 1))
+        die("what? %s", w[0]);
+    wait_all(p);
 }
 
 int main(int argc, char **argv)
