@@ -190,7 +190,7 @@ static void log_http(struct node_face *f)
         at.port = http_port(f->http, i);
         netaddr_format(at, text);
         record_init(&r, LOG_EV_LISTENING);
-        record_str(&r, "name", "api");
+        record_str(&r, "listener", "api");
         record_str(&r, "address", text);
         record_emit(&r);
     }

@@ -81,6 +81,7 @@ struct schedule {
     struct timer due_timer;
     struct timer sweep_timer;
     unsigned sweep_round;
+    int64_t clock_offset_ms; /* wall time less BOOTTIME at the last sweep */
     unsigned session_count, destination_count, failing_active;
     uint64_t active, ready, held, hot_bytes, in_doubt;
     uint8_t generation; /* of the settings; a unit of another one is matched anew */

@@ -19,6 +19,12 @@ struct rights {
     _Atomic int64_t good_offset_ms;
 };
 
+static void trust_from(struct rights *r, struct wall now)
+{
+    int64_t offset = now.ms - mono_now().ns / NS_PER_MS;
+    atomic_store_explicit(&r->good_offset_ms, offset ? offset : 1, memory_order_relaxed);
+}
+
 struct rights *rights_new(struct store *store)
 {
     struct rights *r = mem_zalloc(sizeof(*r));
@@ -29,7 +35,7 @@ struct rights *rights_new(struct store *store)
     /* A new store has nothing that could have aged. */
     if (who.last_commit.ms == 0 || (now.ms >= who.last_commit.ms - BEHIND_MS &&
                                        now.ms <= who.last_commit.ms + DAY_MS))
-        rights_clock_accept(r, now);
+        trust_from(r, now);
     atomic_init(&r->gate_open, true);
     return r;
 }
@@ -107,6 +113,6 @@ bool rights_clock_trusted(const struct rights *r, struct wall now)
 
 void rights_clock_accept(struct rights *r, struct wall now)
 {
-    int64_t offset = now.ms - mono_now().ns / NS_PER_MS;
-    atomic_store_explicit(&r->good_offset_ms, offset ? offset : 1, memory_order_relaxed);
+    trust_from(r, now);
+    store_clock_accept(r->store, now);
 }

@@ -15,6 +15,9 @@
 #define CLOCK_WAIT_MS 600000
 /* An envelope in memory, roughly. */
 #define ENVELOPE_BYTES 2048
+#define IN_DOUBT_LONGEST_MS INT64_C(1800000)
+/* Wall time that runs away from BOOTTIME by more than this was set by somebody. */
+#define CLOCK_STEP_MS 60000
 
 struct delivery_loop *schedule_least_busy(struct schedule *s)
 {
@@ -72,8 +75,10 @@ static void leave_failed_line(struct sched_unit *unit)
 
 static void expire_held(struct schedule *s, struct sched_unit *unit)
 {
-    if (!rights_clock_trusted(s->env->rights, wall_now())) {
-        units_wait(s->units, unit, wall_now().ms + CLOCK_WAIT_MS);
+    struct wall now = wall_now();
+    if (unit->expires_ms > now.ms || !rights_clock_trusted(s->env->rights, now)) {
+        int64_t later = now.ms + CLOCK_WAIT_MS;
+        units_wait(s->units, unit, unit->expires_ms > later ? unit->expires_ms : later);
         return;
     }
     struct failure_note why = {.err = ERR_EXPIRED};
@@ -173,6 +178,17 @@ void schedule_accepted(struct schedule *s, struct message *m)
     mailbox_post(loop_mailbox(s->loop), &note->mail, accepted_arrived);
 }
 
+/* A due time that no setting of ours explains was written under a clock that was wrong. */
+static int64_t sane_due(const struct schedule *s, const struct scan_unit *found)
+{
+    int64_t now = wall_now().ms, longest = s->settings->retry.max_ms;
+    if (longest < IN_DOUBT_LONGEST_MS)
+        longest = IN_DOUBT_LONGEST_MS;
+    if (found->next_due.ms <= now + 2 * longest)
+        return found->next_due.ms;
+    return now + (int64_t)random_below((uint64_t)s->settings->retry.first_ms + 1);
+}
+
 void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
 {
     struct route_facts facts = {.domain = found->domain};
@@ -183,7 +199,7 @@ void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
     g->unit_count++;
     unit->place = found->held ? UNIT_HELD : UNIT_WAITING;
     s->held += found->held;
-    units_wait(s->units, unit, found->held ? found->expires.ms : found->next_due.ms);
+    units_wait(s->units, unit, found->held ? found->expires.ms : sane_due(s, found));
 }
 
 /* --- what comes back --- */
@@ -357,9 +373,23 @@ static void look_at_stop(struct schedule *s)
     }
 }
 
+/* Waits are durations: a clock that is set neither starts all retries at once nor puts them
+ * off for years. */
+static void follow_clock(struct schedule *s)
+{
+    int64_t offset = wall_now().ms - mono_now().ns / NS_PER_MS;
+    int64_t step = offset - s->clock_offset_ms;
+    if (s->clock_offset_ms != 0 && (step > CLOCK_STEP_MS || step < -CLOCK_STEP_MS)) {
+        units_shift(s->units, step);
+        arm_due(s);
+    }
+    s->clock_offset_ms = offset;
+}
+
 static void sweep_fired(struct timer *t)
 {
     struct schedule *s = CONTAINER_OF(t, struct schedule, sweep_timer);
+    follow_clock(s);
     publish_stats(s);
     if (s->stopping)
         look_at_stop(s);

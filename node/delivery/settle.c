@@ -2,6 +2,7 @@
 #include "node/delivery/settle.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -102,12 +103,15 @@ static struct wall due_after(
     return (struct wall){due};
 }
 
-/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is
- * shown with the class that it has for us. */
-static void fit_status(struct fate *f, bool final)
+/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is shown
+ * with the class that it has for us; what expires has the status of that, and the last
+ * reply says why it came so far. */
+static void fit_status(struct fate *f, enum rcpt_state state)
 {
-    if (f->err != ERR_OK)
-        f->status[0] = final ? '5' : '4';
+    if (state == RCPT_EXPIRED)
+        snprintf(f->status, sizeof(f->status), "%s", err_status(ERR_EXPIRED));
+    else if (f->err != ERR_OK)
+        f->status[0] = rcpt_state_is_final(state) ? '5' : '4';
 }
 
 static struct rcpt_record record_after(struct settlement *t, unsigned i)
@@ -121,7 +125,7 @@ static struct rcpt_record record_after(struct settlement *t, unsigned i)
     rec.last_attempt = t->now;
     if (rec.first_attempt.ms == 0)
         rec.first_attempt = t->now;
-    fit_status(f, rcpt_state_is_final(rec.state));
+    fit_status(f, rec.state);
     rec.last_reply = f->reply;
     rec.last_status = slice_str(f->status);
     rec.last_mx = slice_str(p->mx);

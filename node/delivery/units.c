@@ -135,6 +135,12 @@ void units_remove(struct units *u, struct sched_unit *unit)
     u->count--;
 }
 
+void units_shift(struct units *u, int64_t ms)
+{
+    for (uint32_t i = 0; i < u->heap_count; i++)
+        u->heap[i]->due_ms += ms; /* all alike: their order stays */
+}
+
 struct sched_unit *units_next_due(const struct units *u)
 {
     return u->heap_count ? u->heap[0] : NULL;

@@ -46,6 +46,8 @@ void units_remove(struct units *u, struct sched_unit *unit);
 /* Into the heap by due_ms, or moved there. */
 void units_wait(struct units *u, struct sched_unit *unit, int64_t due_ms);
 void units_unwait(struct units *u, struct sched_unit *unit);
+/* Moves every due time: wall time was set, and waits are durations. */
+void units_shift(struct units *u, int64_t ms);
 /* The earliest, or NULL. */
 struct sched_unit *units_next_due(const struct units *u);
 uint64_t units_count(const struct units *u);

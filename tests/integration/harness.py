@@ -119,7 +119,7 @@ retry: {retry}
         self.wait_log("ready", timeout)
         for r in self.records():
             if r.get("event") == "listening":
-                self.ports[r["name"]] = int(r["address"].rsplit(":", 1)[1])
+                self.ports[r["listener"]] = int(r["address"].rsplit(":", 1)[1])
         return self
 
     def stop(self, timeout=30):

@@ -120,7 +120,7 @@ def test_backup_mx_only_tries_better_hosts(tree, sinks):
     with node(tree, sinks, extra) as b:
         b.send(to="u@second.mail.test", listener="mx")
         sinks[0].wait(1)
-        sinks[0].connect = lambda n: "421 down"
+        sinks[0].mail = lambda line: "421 4.3.2 down"
         wait_until(lambda: not b.ctl_json("queue", "ls"), what="an empty queue")
         b.send(to="v@second.mail.test", listener="mx")
         b.wait_log("deferred", to="v@second.mail.test")
