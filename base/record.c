@@ -74,7 +74,7 @@ void record_slice(struct record *r, const char *key, struct slice value)
     if (!at)
         return;
     memcpy(at, value.ptr, keep);
-    memcpy(at + keep, "...", 3);
+    memset(at + keep, '.', 3);
 }
 
 void record_msg_id(struct record *r, const char *key, struct msg_id id)

@@ -100,7 +100,7 @@ struct show {
  */
 static void add_header(struct store *store, struct msg_id id, json_t *o)
 {
-    char *rows = mem_alloc(16 * BODY_ROW_BYTES);
+    char *rows = mem_alloc((size_t)16 * BODY_ROW_BYTES);
     size_t len;
     enum err err = store_read_body(store, id, 0, rows, &len);
     struct slice text = slice_make(rows, err == ERR_OK ? len : 0);

@@ -12,8 +12,8 @@
 static const int64_t bucket_minutes[] = {5, 10, 20, 40, 80, 160, 320, 640, 1280};
 #define BUCKETS (sizeof(bucket_minutes) / sizeof(bucket_minutes[0]) + 1)
 /* More destinations than that share the row of the others. */
-#define ROWS_MAX 65536
-#define SLOTS (2 * ROWS_MAX)
+#define ROWS_MAX 65536u
+#define SLOTS (2 * (uint64_t)ROWS_MAX)
 #define PAGE_UNITS 20000
 #define LINES_MAX (32u << 20)
 

@@ -452,9 +452,9 @@ static void test_errors(void **state)
     assert_int_equal(err_code(ERR_OK), 250);
     for (unsigned i = 0; i < ERR_COUNT; i++) {
         enum err e = (enum err)i;
-        char class = err_class(e) == ERR_CLASS_PERMANENT   ? '5'
-                     : err_class(e) == ERR_CLASS_TRANSIENT ? '4'
-                                                           : '2';
+        int class = err_class(e) == ERR_CLASS_PERMANENT   ? '5'
+                    : err_class(e) == ERR_CLASS_TRANSIENT ? '4'
+                                                          : '2';
         /* The class, the code and the enhanced code agree, or a bounce would say
          * otherwise. */
         assert_int_equal(err_code(e) / 100, class - '0');

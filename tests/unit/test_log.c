@@ -101,7 +101,8 @@ static void test_long_values_are_cut(void **state)
     start(&r);
     record_slice(&r, "exact", slice_make(big, RECORD_VALUE_MAX));
     record_slice(&r, "over", slice_make(big, RECORD_VALUE_MAX + 1));
-    memcpy(big + RECORD_VALUE_MAX - 4, "\xe2\x82\xac", 3);
+    static const char euro[] = {'\xe2', '\x82', '\xac'};
+    memcpy(big + RECORD_VALUE_MAX - 4, euro, sizeof(euro));
     record_slice(&r, "euro", slice_make(big, sizeof(big)));
     assert_true(record_get(&r, "exact", &value));
     assert_int_equal(value.len, RECORD_VALUE_MAX);
