@@ -46,6 +46,7 @@ void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal)
     if (!w)
         return;
     w->claim_term = u->term + 1;
+    w->fences = core->fences;
     w->owner_gave = owner_gave;
     w->steal = steal;
     w->prefer = core->now + heir_delay(core, u);
@@ -71,6 +72,9 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
  * of, with a list of its own. Then everybody who is alive must be asked. */
 static bool is_wide(const struct core *core, const struct unit *u)
 {
+    /* an owner that this session never met may have told others what we do not know */
+    if (u->owner != core->self && !core->peer[u->owner].synced && !MUT(core, MUT_UNSYNCED))
+        return true;
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && u->list[i] != u->owner && peer_down(core, u->list[i]))
             return !MUT(core, MUT_NARROW_CLAIM);
@@ -128,6 +132,16 @@ static bool complete(const struct core *core, const struct unit *u, const struct
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave;
 }
 
+/* C2a: a consent given before a fence was known covers less than what we now pass over. */
+static void ask_again(const struct core *core, struct work *w)
+{
+    w->fences = core->fences;
+    w->acked = 0;
+    w->unknown = 0;
+    w->owner_gave = false;
+    memset(w->wide, 0, sizeof(w->wide));
+}
+
 static void become_owner(struct core *core, struct unit *u, uint32_t term)
 {
     unit_digest(core, u);
@@ -167,6 +181,12 @@ void claim_run(struct core *core, struct unit *u, struct work *w)
     if (core->now < w->prefer && !(w->hold_until && !could_have_claimed(core, u))) {
         uint64_t at = core->now + CORE_SEC;
         work_wake(core, w, w->hold_until && at < w->prefer ? at : w->prefer);
+        return;
+    }
+    if (w->fences != core->fences && !MUT(core, MUT_OLD_CONSENT))
+        ask_again(core, w);
+    if (!may_claim(core, u, w)) {
+        work_drop(core, u);
         return;
     }
     if (w->claim_term <= u->term && u->owner != core->self)
@@ -218,9 +238,17 @@ void own_stored(struct core *core, struct unit *u)
     unit_review(core, u);
 }
 
+static bool some_down(const struct core *core, const struct unit *u)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (u->list[i] != core->self && peer_down(core, u->list[i]))
+            return !MUT(core, MUT_REOWN_ALONE);
+    return false;
+}
+
 void reown(struct core *core, struct unit *u)
 {
-    if (could_have_claimed(core, u)) {
+    if (could_have_claimed(core, u) || some_down(core, u)) {
         claim_start(core, u, false, false);
         return;
     }

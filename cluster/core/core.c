@@ -517,6 +517,8 @@ static void receive(struct core *core, const struct core_msg *m)
         return;
     if (core->parked_count + PARK_RESERVE > core->limits.parked)
         return; /* as if lost: everything is asked again */
+    if (m->env.echo_epoch != core->epoch)
+        return; /* meant for another session of ours */
     peer_learn(core, slot, m->env.from_epoch - 1, m->env.from_epoch);
     if (core->state >= CORE_SYNC)
         handlers[m->kind](core, slot, m);

@@ -55,6 +55,9 @@ enum mutant {
     MUT_RELEASE_KNOWER,    /* a holder is released while an attempt runs */
     MUT_NARROW_INTENT,     /* the gate ignores holders with an older list (rule N) */
     MUT_ANY_OUTCOME,       /* a deferral ends the doubts of other attempts */
+    MUT_OLD_CONSENT,       /* consents older than a fence count (rule C2a) */
+    MUT_REOWN_ALONE,       /* re-own although a holder is down */
+    MUT_UNSYNCED,          /* claims are not wide where the owner was never met */
     MUT_COUNT
 };
 #ifdef CORE_SIM
@@ -184,7 +187,8 @@ struct peer {
     /* freeze detection: smallest local_recv - remote_send seen */
     bool d_valid;
     int64_t d_min;
-    uint64_t d_at, d_clock;
+    uint64_t d_at, d_clock, d_window;
+    int64_t d_low; /* smallest of the running window */
     uint32_t d_epoch;
     /* SYNC */
     bool synced;       /* this session of ours has synced with it (any session of it) */
@@ -265,6 +269,7 @@ struct work {
     bool intent_ok;
     bool dsn;         /* outcome carries a DSN unit */
     uint32_t claim_term;
+    uint32_t fences; /* CLAIM: core->fences when the consents were given */
     uint32_t accept; /* index of the accept */
     uint64_t token;
     uint64_t attempt, attempt_rcpts;
@@ -360,6 +365,7 @@ struct core {
     uint32_t grave_head, grave_count;
     uint32_t *grave_bucket;
     uint64_t grave_floor; /* copies with an older echo are refused */
+    uint32_t fences;      /* counts fences learned */
     uint32_t counter;     /* msg ids */
     uint32_t attempt_counter;
     /* sweep over the units */

@@ -87,6 +87,7 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
     struct store_op op = {.kind = OP_FENCE};
     op.u.fence = (struct core_fence_row){p->node, p->fenced, p->known};
     core_store_one(core, &op);
+    core->fences++;
     if (peer_down(core, slot) && !was_down) {
         p->down_since = core->now;
         p->out.active = false;
@@ -109,8 +110,8 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
     if (!p->d_valid || rebooted) {
         p->d_valid = true;
         p->d_epoch = env->from_epoch;
-        p->d_min = d;
-        p->d_at = core->now;
+        p->d_min = p->d_low = d;
+        p->d_at = p->d_window = core->now;
         return false;
     }
     int64_t drift = (int64_t)((core->now - p->d_at) / 1000000 * core->p.rho_ppm);
@@ -119,6 +120,16 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
     if (d <= p->d_min + drift) { /* explained by drift alone: the new anchor, no delay in it */
         p->d_min = d;
         p->d_at = core->now;
+    }
+    /* the peer's clock may have lost time too: then an old minimum would hide our loss */
+    p->d_low = d < p->d_low ? d : p->d_low;
+    if (core->now > p->d_window + 30 * CORE_SEC) {
+        if (p->d_low > p->d_min) {
+            p->d_min = p->d_low;
+            p->d_at = core->now;
+        }
+        p->d_low = d;
+        p->d_window = core->now;
     }
     return lost;
 }

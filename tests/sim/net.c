@@ -140,7 +140,9 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     note_told(sim, e->node, &m);
     node_step(sim, e->node, &ev);
     struct node *n = &sim->node[e->node];
-    if (n->clock_lost && !n->freezing && sent > n->freeze_end &&
+    const struct node *v = &sim->node[e->y];
+    bool steady = v->freeze_end == 0 || sim->now > v->freeze_end + 70 * SEC;
+    if (n->clock_lost && !n->freezing && sent > n->freeze_end && steady &&
         (sim->cfg.member[e->y].roles & ROLE_VOTER))
         n->clock_lost = false; /* from here on it must know */
 }
