@@ -120,10 +120,7 @@ struct settings *settings_parse(
 static void cannot_read(const char *file, int error, struct settings_problems *problems)
 {
     if (error == ENOENT)
-        settings_problem(problems, file, 0, NULL,
-            "does not exist; write it (see baton.yaml(5), which begins with an example), "
-            "or "
-            "name another with -c FILE");
+        settings_problem(problems, file, 0, NULL, "there is no such file");
     else
         settings_problem(problems, file, 0, NULL, "cannot be read: %s", strerror(error));
 }

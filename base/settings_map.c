@@ -112,10 +112,19 @@ struct nearest {
     struct slice key; /* that nobody knows */
     const char *best;
     unsigned best_distance;
+    char all[300]; /* the valid ones, as far as they fit */
+    size_t all_len;
 };
 
 static void consider(struct nearest *n, const char *candidate)
 {
+    size_t room = sizeof(n->all) - n->all_len;
+    int len =
+        snprintf(n->all + n->all_len, room, "%s%s", n->all_len ? ", " : "", candidate);
+    if (len > 0 && (size_t)len < room)
+        n->all_len += (size_t)len;
+    else
+        n->all[n->all_len] = '\0';
     unsigned d = distance(n->key, slice_str(candidate));
     if (d < n->best_distance) {
         n->best = candidate;
@@ -153,10 +162,10 @@ void unknown_key(struct reader *r, const struct spot *at, struct slice key,
     else if (other)
         reader_problem(r, at, "unknown key here; \"%s\" belongs under \"%s\"",
             other->name, other->section);
-    else if (n.best)
+    else if (n.best && n.best_distance * 2 <= key.len)
         reader_problem(r, at, "unknown key; the nearest is \"%s\"", n.best);
     else
-        reader_problem(r, at, "unknown key");
+        reader_problem(r, at, "unknown key; here are %s", n.all);
 }
 
 static void read_param(

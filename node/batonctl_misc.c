@@ -43,9 +43,9 @@ static void resolve_line(struct ctl *ctl, json_t *answer, void *ctx)
         putchar('\n');
     }
     if (!ok) {
-        paint(ctl, RED, "  %.*s", SLICE_ARG(get_text(answer, "text")));
-        printf(why.len ? ": " : "");
-        text_put(why);
+        /* The sentence says it all; the error's own words are for when there is none. */
+        paint(ctl, RED, "  no answer: ");
+        text_put(why.len ? why : get_text(answer, "text"));
         putchar('\n');
     } else if (json_array_size(json_object_get(answer, "records")) == 0) {
         printf("  the name exists, but has no such record\n");

@@ -199,7 +199,8 @@ static void show_rcpt(const struct ctl *ctl, const json_t *rcpt)
     }
 }
 
-/* Header lines keep their line ends; everything else in them is escaped. */
+/* Header lines keep their line ends and their indentation; everything else in them is
+ * escaped. */
 static void show_header(struct slice header)
 {
     if (header.len == 0)
@@ -207,8 +208,9 @@ static void show_header(struct slice header)
     putchar('\n');
     while (header.len) {
         size_t end = slice_find(header, '\n');
-        printf("  | ");
-        text_put(slice_trim(slice_head(header, end)));
+        struct slice line = slice_head(header, end), text = slice_trim(line);
+        printf("  | %s", text.len && text.ptr > line.ptr ? "    " : "");
+        text_put(text);
         putchar('\n');
         header = slice_from(header, end + 1);
     }
