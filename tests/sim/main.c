@@ -265,6 +265,61 @@ static int controls(struct job j)
     return missed;
 }
 
+/* ---- saved seeds ---- */
+
+static int mutant_of(const char *name)
+{
+    if (strcmp(name, "NONE") == 0)
+        return MUT_NONE;
+    for (int m = 1; m < MUT_COUNT; m++)
+        if (mutant_names[m] && strcmp(mutant_names[m] + 4, name) == 0)
+            return m;
+    return -1;
+}
+
+/* With a switch the seed must fail, without one it must pass, in both modes. */
+static int saved_line(const char *name, uint64_t seed)
+{
+    int m = mutant_of(name), wrong = 0;
+    if (m < 0) {
+        printf("unknown switch %s\n", name);
+        return 1;
+    }
+    struct sim_options o = options_of(seed, (uint8_t)m);
+    struct sim_result r;
+    sim_run(&o, &r, NULL);
+    if (m != MUT_NONE) {
+        wrong = !r.failed || !passes_alone(o);
+    } else {
+        wrong = r.failed;
+        o.liveness = !o.liveness;
+        if (!wrong)
+            sim_run(&o, &r, NULL);
+        wrong |= r.failed;
+    }
+    printf("%-18s %8llu %s %s\n", name, (unsigned long long)seed, wrong ? "WRONG" : "ok", r.why);
+    return wrong;
+}
+
+static int saved(const char *path)
+{
+    char line[256], name[64];
+    unsigned long long seed;
+    int wrong = 0, lines = 0;
+    FILE *f = path ? fopen(path, "r") : NULL;
+    if (!f) {
+        printf("no file of seeds\n");
+        return 2;
+    }
+    while (fgets(line, sizeof(line), f))
+        if (line[0] != '#' && sscanf(line, "%63s %llu", name, &seed) == 2) {
+            wrong += saved_line(name, seed);
+            lines++;
+        }
+    fclose(f);
+    return wrong || lines == 0;
+}
+
 /* ---- command line ---- */
 
 static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwise)
@@ -292,6 +347,16 @@ int main(int argc, char **argv)
         return shrink(&o);
     if (strcmp(verb, "controls") == 0)
         return controls(j);
+    if (strcmp(verb, "saved") == 0)
+        return saved(argc > 2 ? argv[2] : NULL);
+    if (strcmp(verb, "scenarios") == 0)
+        return scenarios(argc > 2 ? argv[2] : NULL);
+    if (number(argc, argv, "--fresh", 0)) {
+        struct timespec day;
+        clock_gettime(CLOCK_REALTIME, &day);
+        j.from = (uint64_t)day.tv_sec * 1000;
+        printf("fresh seeds from %llu\n", (unsigned long long)j.from);
+    }
     struct totals t = {0};
     double start = wall();
     if (j.seconds > 0)

@@ -402,15 +402,19 @@ void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, in
 
 void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt)
 {
-    const struct god_unit *g = world_unit(sim, id);
+    struct god_unit *g = world_unit(sim, id);
     TRACE(sim, "n%u OWNS " UID " doubt %llx", node, UIDV(id), (unsigned long long)doubt);
     check_single(sim, id);
     struct node *from = g ? &sim->node[g->node] : NULL;
-    if (from && g->node != node && !from->alive && from->crashed_at &&
-        sim->now - from->crashed_at > sim->r.takeover_ns && from->last_epoch == g->epoch) {
-        sim->r.takeover_ns = sim->now - from->crashed_at;
-        sim->r.takeovers++;
-    }
+    if (!from || g->node == node || from->alive || from->last_epoch != g->epoch ||
+        g->taken)
+        return;
+    g->taken = true;
+    uint64_t took = sim->now - from->crashed_at;
+    if (sim->r.takeovers < 64)
+        sim->r.takeover[sim->r.takeovers] = took;
+    sim->r.takeovers++;
+    sim->r.takeover_ns = took > sim->r.takeover_ns ? took : sim->r.takeover_ns;
 }
 
 void oracle_step(struct sim *sim, uint8_t i)

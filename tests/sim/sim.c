@@ -181,6 +181,8 @@ static void setup(struct sim *sim)
         struct node *n = &sim->node[i];
         n->base_local = (1 + sim_below(&rng, 1000)) * SEC;
         n->rate_ppm = (int32_t)sim_below(&rng, 18000) - 9000;
+        if (sim->o.rate_ppm)
+            n->rate_ppm = i % 2 ? sim->o.rate_ppm : -sim->o.rate_ppm;
         disk_init(&n->disk);
         n->disk.meta.node = n->id;
         n->disk.cfg = sim->cfg;
@@ -276,7 +278,7 @@ static void loop(struct sim *sim)
                 sim_fail(sim, 17, "no quiescence within the bound");
             }
         }
-        if (sim->r.events > 3000000)
+        if (sim->r.events > (sim->o.plain ? 20000000u : 3000000u))
             sim_fail(sim, 14, "too many events");
     }
     if (!sim->r.failed)

@@ -73,6 +73,7 @@ struct sim_options {
     uint32_t script_count;
     void (*hook)(struct sim *sim); /* called on every mail accepted, for scenarios */
     bool clean_network;
+    int32_t rate_ppm; /* clocks are off by this, to either side */
     uint32_t defer_until_s; /* destinations answer 4xx until then */
 };
 
@@ -85,6 +86,7 @@ struct sim_result {
     uint64_t dups[10]; /* by cause */
     uint64_t sometimes[ST_COUNT];
     uint64_t accepted, delivered, failed_rcpts, refused;
+    uint64_t takeover[64]; /* each takeover's time, the first 64 */
     uint64_t takeover_ns; /* longest from crash of owner to its units owned again */
     uint32_t takeovers;
     uint32_t invariant_checks[21];
@@ -150,7 +152,7 @@ struct god_unit {
     uint32_t told_gen[NODES_MAX]; /* ... in this life of its process */
     uint64_t risk; /* tried again after the doubt was held for its time: D1 or D2 */
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
-    bool acked;
+    bool acked, taken;
     uint64_t acked_at;
     uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
     uint64_t doubt_at_own[NODES_MAX], doubt_attempt[NODES_MAX];
@@ -300,6 +302,9 @@ uint64_t sim_random(uint64_t *state);
 uint64_t sim_below(uint64_t *state, uint64_t n);
 bool sim_chance(uint64_t *state, uint32_t ppm);
 uint8_t sim_node_of(const struct sim *sim, uint64_t id);
+
+/* scenario.c */
+int scenarios(const char *only);
 
 /* node.c */
 uint64_t node_clock(const struct sim *sim, const struct node *n);

@@ -59,6 +59,8 @@ void world_init(struct sim *sim)
     sim->defer_ppm = (uint32_t)sim_below(rng, 200000);
     sim->fail_ppm = (uint32_t)sim_below(rng, 100000);
     sim->lost_reply_ppm = sim_below(rng, 3) == 0 ? 30000 : 0;
+    if (o->clean_network)
+        sim->lost_reply_ppm = 0; /* D7 would hide what a scenario looks for */
     for (uint32_t i = 0; i < sim->mail_count; i++) {
         struct mail *m = &sim->mail[i];
         m->at = 2 * SEC + sim_below(rng, phase - 2 * SEC);

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The named fault scenarios: a script of faults, many seeds, an observation that must hold. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SEEDS 40
+#define S SEC
+
+struct seen { /* over all seeds of a scenario */
+    struct sim_result sum;
+    uint64_t takeover[SEEDS * 64];
+    uint32_t takeovers;
+};
+
+struct scenario {
+    const char *name;
+    struct sim_options o;
+    struct fault script[12];
+    uint64_t jitter; /* times of the script move by up to this */
+    const char *(*observe)(const struct seen *seen);
+};
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static uint64_t p99(const struct seen *seen)
+{
+    static uint64_t v[SEEDS * 64];
+    if (seen->takeovers == 0)
+        return 0;
+    memcpy(v, seen->takeover, seen->takeovers * sizeof(v[0]));
+    qsort(v, seen->takeovers, sizeof(v[0]), by_value);
+    return v[(seen->takeovers * 99 - 1) / 100];
+}
+
+static uint64_t others(const struct seen *s, unsigned allowed)
+{
+    uint64_t n = 0;
+    for (unsigned i = 1; i <= 8; i++)
+        n += allowed >> i & 1 ? 0 : s->sum.dups[i];
+    return n;
+}
+
+#define NEED(what)                                                                           \
+    do {                                                                                     \
+        if (!(what))                                                                         \
+            return #what;                                                                    \
+    } while (0)
+#define ST(x) (s->sum.sometimes[ST_##x])
+#define D(n) (1u << (n))
+
+static const char *accept_kill(const struct seen *s)
+{
+    NEED(s->sum.accepted > 0 && s->sum.dups[4] > 0);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *owner_killed(const struct seen *s)
+{
+    NEED(s->takeovers > 0 && p99(s) <= 21 * SEC);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *owner_killed_short(const struct seen *s)
+{
+    NEED(s->takeovers > 0 && p99(s) <= 9 * SEC);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *holder_killed(const struct seen *s)
+{
+    NEED(ST(HEDGE) > 0 && ST(REPAIR) > 0);
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
+static const char *two_killed(const struct seen *s)
+{
+    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    return NULL;
+}
+
+static const char *all_killed(const struct seen *s)
+{
+    NEED(ST(REOWN) > 0);
+    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    return NULL;
+}
+
+static const char *short_split(const struct seen *s)
+{
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
+static const char *long_split(const struct seen *s)
+{
+    NEED(ST(FENCE_ROUND) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *deaf(const struct seen *s)
+{
+    NEED(ST(DEAF) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *mute(const struct seen *s)
+{
+    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *flapping(const struct seen *s)
+{
+    NEED(ST(FENCE_ROUND) <= 4 * SEEDS && ST(CLAIM_FINISH) <= 20 * SEEDS);
+    NEED(others(s, D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *lossy(const struct seen *s)
+{
+    NEED(ST(SEQ_DROP) > 0);
+    NEED(others(s, D(4) | D(7)) == 0);
+    return NULL;
+}
+
+static const char *stopped(const struct seen *s)
+{
+    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *frozen(const struct seen *s)
+{
+    NEED(ST(FREEZE) > 0);
+    NEED(others(s, D(2) | D(3) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *voters_restart(const struct seen *s)
+{
+    NEED(ST(QUARANTINE) > 0 && ST(WAIT) > 0);
+    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    return NULL;
+}
+
+static const char *disk_stalled(const struct seen *s)
+{
+    NEED(ST(RESIGN) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *eio(const struct seen *s)
+{
+    NEED(s->sum.faults[FAULT_EIO] > 0 && ST(REOWN) > 0);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *disk_full(const struct seen *s)
+{
+    NEED(ST(FULL) > 0 && s->sum.accepted > 0);
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
+static const char *away(const struct seen *s)
+{
+    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *two_heirs(const struct seen *s)
+{
+    NEED(ST(CLAIM_CONFLICT) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(2) | D(4) | D(5)) == 0);
+    return NULL;
+}
+
+static const char *stolen(const struct seen *s)
+{
+    NEED(ST(STEAL) > 0);
+    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    return NULL;
+}
+
+static const char *clean(const struct seen *s)
+{
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
+#define BASE .plain = true, .clean_network = true, .fault_phase = 60 * S, .mails = 60
+#define THREE BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2, .lease_s = 15
+#define FIVE BASE, .nodes = 5, .voters = 5, .copies = 3, .min_copies = 2, .lease_s = 10
+
+/* A scenario says only where it differs from its base. */
+#pragma GCC diagnostic ignored "-Woverride-init"
+static const struct scenario table[] = {
+    {"1-kill-owner-accepting", {THREE, .mails = 250}, {{10 * S, FAULT_CRASH, 0, 0, 0, 5 * S},
+         {30 * S, FAULT_CRASH, 0, 0, 0, 5 * S}}, 2 * S, accept_kill},
+    {"2-kill-owner-delivering", {THREE, .defer_until_s = 14}, {{15 * S, FAULT_CRASH, 0, 0, 0,
+         40 * S}}, 3 * S, owner_killed},
+    {"2-kill-owner-lease-5", {BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2,
+         .lease_s = 5, .defer_until_s = 14}, {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S,
+        owner_killed_short},
+    {"3-kill-holder", {THREE, .nodes = 4, .defer_until_s = 50}, {{10 * S, FAULT_CRASH, 1, 0, 0,
+         45 * S}}, 2 * S, holder_killed},
+    {"4-kill-owner-and-holder", {FIVE, .nodes = 4, .voters = 3, .defer_until_s = 20},
+        {{20 * S, FAULT_SPLIT_CRASH, 0, 1, 0, 60 * S}}, 2 * S, two_killed},
+    {"5-kill-all", {THREE, .defer_until_s = 20}, {{20 * S, FAULT_CRASH_ALL, 0, 0, 0, 20 * S}},
+        2 * S, all_killed},
+    {"6-split-owner-10s", {THREE}, {{20 * S, FAULT_ISOLATE, 0, 0, 0, 10 * S}}, 2 * S,
+        short_split},
+    {"6-split-owner-60s", {THREE, .fault_phase = 120 * S}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
+         60 * S}}, 2 * S, long_split},
+    {"6-split-owner-1h", {THREE, .fault_phase = 3700 * S, .mails = 30}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
+         3600 * S}}, 2 * S, long_split},
+    {"7-deaf", {THREE, .fault_phase = 120 * S, .defer_until_s = 22}, {{20 * S, FAULT_DEAF, 0,
+         0, 0, 60 * S}}, 2 * S, deaf},
+    {"7-mute", {THREE, .fault_phase = 120 * S, .defer_until_s = 22}, {{20 * S, FAULT_MUTE, 0,
+         0, 0, 60 * S}}, 2 * S, mute},
+    {"9-flapping", {THREE}, {{10 * S, FAULT_FLAP, 0, 1, 0, 40 * S}}, 2 * S, flapping},
+    {"10-loss-and-reconnect", {THREE, .clean_network = false}, {{10 * S, FAULT_LOSS, 0, 0, 0,
+         20 * S}, {15 * S, FAULT_RECONNECT, 0, 1, 0, 1}, {20 * S, FAULT_RECONNECT, 1, 0, 0, 2},
+         {25 * S, FAULT_RECONNECT, 0, 2, 0, 1}, {30 * S, FAULT_STALL, 0, 1, 0, 3 * S},
+         {32 * S, FAULT_RECONNECT, 0, 1, 0, 2}}, 2 * S, lossy},
+    {"11-stop-5s", {THREE}, {{20 * S, FAULT_PAUSE, 0, 0, 0, 5 * S}}, 2 * S, clean},
+    {"11-stop-20s", {THREE, .defer_until_s = 19}, {{20 * S, FAULT_PAUSE, 0, 0, 0, 20 * S}},
+        2 * S, stopped},
+    {"11-stop-120s", {THREE, .fault_phase = 180 * S, .defer_until_s = 19}, {{20 * S,
+         FAULT_PAUSE, 0, 0, 0, 120 * S}}, 2 * S, stopped},
+    {"12-freeze-5s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 5 * S}}, 2 * S, frozen},
+    {"12-freeze-20s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 20 * S}}, 2 * S, frozen},
+    {"12-freeze-120s", {THREE, .fault_phase = 180 * S}, {{20 * S, FAULT_FREEZE, 0, 0, 0,
+         120 * S}}, 2 * S, frozen},
+    {"13-clock-rates", {THREE, .rate_ppm = 9900}, {{20 * S, FAULT_ISOLATE, 0, 0, 0, 40 * S}},
+        2 * S, long_split},
+    {"14-voters-restart", {THREE, .defer_until_s = 20}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
+         30 * S}, {21 * S, FAULT_CRASH, 1, 0, 0, S}, {24 * S, FAULT_CRASH, 2, 0, 0, S},
+         {40 * S, FAULT_CRASH, 1, 0, 0, S / 10}}, 2 * S, voters_restart},
+    {"15-fsync-stall", {THREE, .fault_phase = 120 * S, .defer_until_s = 20}, {{20 * S,
+         FAULT_SLOW_DISK, 0, 0, 0, 60 * S}}, 2 * S, disk_stalled},
+    {"16-eio", {THREE, .defer_until_s = 25}, {{20 * S, FAULT_EIO, 0, 0, 0, 1}, {30 * S,
+         FAULT_EIO, 1, 0, 0, 1}}, 2 * S, eio},
+    {"17-disk-full", {THREE, .mails = 120}, {{15 * S, FAULT_FULL, 0, 0, 0, 10 * S}, {20 * S,
+         FAULT_FULL, 1, 0, 0, 10 * S}}, 2 * S, disk_full},
+    {"20-long-away", {THREE, .mails = 200, .defer_until_s = 20, .fault_phase = 400 * S},
+        {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, away},
+    {"21-two-heirs", {FIVE, .defer_until_s = 40, .mails = 120}, {{20 * S, FAULT_CRASH, 0, 0, 0,
+         40 * S}, {26 * S, FAULT_CUT_BOTH, 1, 2, 0, 20 * S}, {26 * S, FAULT_CUT_BOTH, 1, 3, 0,
+         20 * S}, {26 * S, FAULT_CUT_BOTH, 2, 3, 0, 20 * S}, {50 * S, FAULT_CRASH, 1, 0, 0,
+         4 * S}},
+        4 * S, two_heirs},
+    {"23-steal-and-crash", {THREE, .defer_until_s = 30, .mails = 120}, {{8 * S, FAULT_STEAL, 0,
+         0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S}, {25 * S, FAULT_CRASH, 1, 0, 0,
+         10 * S}}, 3 * S, stolen},
+};
+
+static void gather(struct seen *seen, const struct sim_result *r)
+{
+    for (int i = 0; i < 10; i++)
+        seen->sum.dups[i] += r->dups[i];
+    for (int i = 0; i < ST_COUNT; i++)
+        seen->sum.sometimes[i] += r->sometimes[i];
+    for (int i = 0; i < FAULT_KINDS; i++)
+        seen->sum.faults[i] += r->faults[i];
+    seen->sum.accepted += r->accepted;
+    for (uint32_t i = 0; i < r->takeovers && i < 64; i++)
+        seen->takeover[seen->takeovers++] = r->takeover[i];
+}
+
+static bool one_seed(const struct scenario *sc, uint64_t seed, struct seen *seen)
+{
+    struct sim_options o = sc->o;
+    struct fault script[12];
+    struct sim_result r;
+    uint64_t rng = seed;
+    o.seed = seed;
+    for (uint32_t i = 0; i < 12 && sc->script[i].kind; i++) {
+        script[i] = sc->script[i];
+        script[i].at += sim_below(&rng, sc->jitter);
+        o.script_count++;
+    }
+    o.script = script;
+    sim_run(&o, &r, NULL);
+    gather(seen, &r);
+    if (r.failed)
+        printf("%s seed %llu: %s\n", sc->name, (unsigned long long)seed, r.why);
+    return !r.failed;
+}
+
+static bool run_scenario(const struct scenario *sc)
+{
+    static struct seen seen;
+    bool ok = true;
+    memset(&seen, 0, sizeof(seen));
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+        ok &= one_seed(sc, seed, &seen);
+    const char *wrong = sc->observe(&seen);
+    printf("%-26s %s%s", sc->name, ok && !wrong ? "ok" : "FAILED ", wrong ? wrong : "");
+    if (seen.takeovers)
+        printf("  takeover p99 %.1f s of %u", (double)p99(&seen) / 1e9, seen.takeovers);
+    for (int i = 1; i <= 8; i++)
+        if (seen.sum.dups[i])
+            printf(" D%d=%llu", i, (unsigned long long)seen.sum.dups[i]);
+    printf("\n");
+    return ok && !wrong;
+}
+
+int scenarios(const char *only)
+{
+    int failed = 0;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (!only || strstr(table[i].name, only))
+            failed += !run_scenario(&table[i]);
+    return failed != 0;
+}
