@@ -64,6 +64,7 @@ static int cannot_connect(const char *path, int error)
 
 static int dial(const struct ctl *ctl, bool patient, int *fd_out)
 {
+    *fd_out = -1;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct timeval silence = {.tv_sec = SILENCE_S};
     if (strlen(ctl->path) >= sizeof(address.sun_path)) {
