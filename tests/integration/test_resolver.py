@@ -282,13 +282,14 @@ def test_dead_servers_and_too_many_questions(tree, start):
     assert p("health")["under_way"] == 0
 
 
-def test_end_with_questions_under_way(tree, start):
-    p = start(*arguments(tree))
+def test_end_with_questions_under_way(tree, tmp_path):
+    p = Probe(tmp_path, *arguments(tree))
     p.send("start", "blackhole.test", "A")
     begin = time.monotonic()
+    p.process.stdin.close()
+    assert p.read()["result"] == "SHUTTING_DOWN"
     assert p.close() == 0
     assert time.monotonic() - begin < 5
-    p.process.stdin, p.close = None, lambda: 0
 
 
 # --- the self-test ---

@@ -322,6 +322,7 @@ int main(int argc, char **argv)
             run(p, words, n);
     }
     resolver_free(p->resolver);
+    mailbox_drain(p->box); /* what was still open, answered as refused */
     mailbox_free(p->box);
     free(p);
     return 0;
