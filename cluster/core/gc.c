@@ -37,8 +37,10 @@ static void forget_all(struct core *core, struct unit *u)
             /* our own tombstone reached the disk before anybody forgets */
             core_send_after(core, token, u->list[i], &m);
         }
+    bool moved = u->term > 1;
     unit_drop(core, u);
-    grave_dig(core, &id);
+    if (moved) /* nobody else ever sent copies of a unit that stayed with its first owner */
+        grave_dig(core, &id);
 }
 
 void gc_run(struct core *core, struct unit *u, struct work *w)
@@ -157,12 +159,15 @@ void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
 {
     struct unit_id id = msg->u.unit.row.id;
     struct unit *u = unit_find(core, &id);
-    (void)slot;
     if (!u || u->state == UNIT_LIVE || unit_believes(core, u))
         return;
+    /* Copies of a unit that stayed with its first owner came in this lane, before this frame:
+     * their numbers are too old by now. Any other may still be on its way. */
+    bool last = u->term == 1 && u->owner == slot && msg->env.lane == lane_of(u);
     unit_store_delete(core, u);
     unit_drop(core, u);
-    grave_dig(core, &id);
+    if (!last)
+        grave_dig(core, &id);
 }
 
 /* A tombstone whose Forget never came asks the owner it names. */

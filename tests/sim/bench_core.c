@@ -214,5 +214,5 @@ int main(void)
     start(&b, 0);
     life(&b, 20000);
     life(&b, 200000);
-    return 0;
+    return b.done != 200000;
 }
