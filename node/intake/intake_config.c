@@ -5,6 +5,10 @@
 #include "base/alloc.h"
 #include "node/intake/intake_internal.h"
 #include "node/intake/open_relay.h"
+#include "node/intake/text_file.h"
+
+#define CREDENTIALS_MAX 4096
+#define ANCHOR_MAX 65536
 
 /* A problem with the file that a scalar setting names, at that setting's line. */
 static void problem(const struct settings *s, const char *key, const char *what,
@@ -27,6 +31,8 @@ static void load_tls(struct intake_config *c, struct settings_problems *problems
 static void load_authorities(struct settings *s, struct settings_problems *problems)
 {
     char why[600];
+    if (!*s->tls.ca_file)
+        return;
     struct tls_client *client = tls_client_new(s->tls.ca_file, why, sizeof(why));
     if (!client)
         problem(s, "tls.ca_file", why, problems);
@@ -80,6 +86,52 @@ static void check_may_send_as(
     }
 }
 
+/* "user:password" in one line, for nobody else's eyes. */
+static const char *credentials_problem(const char *file, char *room, size_t room_size)
+{
+    struct text_file text;
+    struct text_lines lines;
+    struct slice line, second;
+    const char *wrong = NULL;
+    if (!text_file_read(&text, file, CREDENTIALS_MAX, room, room_size))
+        return room;
+    lines = text_lines_of(&text);
+    if (text.mode & 077)
+        wrong = "is open to others: chmod 0600";
+    else if (!text_lines_next(&lines, &line) || slice_find(line, ':') == line.len ||
+             text_lines_next(&lines, &second))
+        wrong = "want one line: user:password";
+    explicit_bzero(text.bytes, text.len);
+    text_file_fini(&text);
+    return wrong;
+}
+
+static void check_routes(const struct settings *s, struct settings_problems *problems)
+{
+    char why[600], key[64];
+    for (unsigned i = 0; i < s->route_count; i++) {
+        const struct route_settings *r = &s->routes[i];
+        const char *wrong =
+            *r->auth_file ? credentials_problem(r->auth_file, why, sizeof(why)) : NULL;
+        snprintf(key, sizeof(key), "routes[%u].auth", i);
+        if (wrong)
+            settings_problem(
+                problems, s->file, r->line, key, "%s: %s", r->auth_file, wrong);
+    }
+}
+
+static void check_anchor(const struct settings *s, struct settings_problems *problems)
+{
+    struct text_file text;
+    char why[600];
+    if (!s->resolver.dnssec || !*s->resolver.trust_anchor)
+        return;
+    if (text_file_read(&text, s->resolver.trust_anchor, ANCHOR_MAX, why, sizeof(why)))
+        text_file_fini(&text);
+    else
+        problem(s, "resolver.trust_anchor", why, problems);
+}
+
 struct intake_config *intake_config_new(
     struct settings *s, struct settings_problems *problems)
 {
@@ -94,6 +146,8 @@ struct intake_config *intake_config_new(
     c->policy = policy_new(s, problems);
     check_postmaster(c, problems);
     check_may_send_as(s, problems);
+    check_routes(s, problems);
+    check_anchor(s, problems);
     if (problems->count == before)
         return c;
     intake_config_unref(c);

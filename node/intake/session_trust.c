@@ -64,7 +64,6 @@ void session_xclient(void *session, struct smtp_request *r, const struct xclient
     struct smtp_server_config config;
     struct netaddr client = s->client;
     enum clients_verdict verdict;
-    bool may_repeat = s->xclient_ok;
     if (x->addr.family)
         client.ip = x->addr;
     if (x->port)
@@ -75,10 +74,10 @@ void session_xclient(void *session, struct smtp_request *r, const struct xclient
         smtp_answer(r, 421, "4.7.0", SLICE("Too many connections from that address"));
         return;
     }
-    /* An address that is not told leaves the proxy's, which may have rights of its own: a
-     * client nobody can name gets none. */
+    /* A client that nobody can name gets no rights. And XCLIENT is heard once more only
+     * when the new address may say it too: some proxies pass on whatever their clients
+     * say next. */
     session_set_client(s, client, !x->given[XCLIENT_ADDR] || x->addr.family != 0);
-    s->xclient_ok = may_repeat;
     snprintf(s->name, sizeof(s->name), "%.*s", SLICE_ARG(x->text[XCLIENT_NAME]));
     snprintf(s->user, sizeof(s->user), "%.*s", SLICE_ARG(x->text[XCLIENT_LOGIN]));
     session_config(s, &config);
