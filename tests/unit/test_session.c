@@ -66,6 +66,29 @@ static void pipelined_session_in_one_packet(void **state)
     stop();
 }
 
+static void chunks_make_a_message(void **state)
+{
+    struct client k;
+    (void)state;
+    start(mx_settings);
+    greet(&k, 0);
+    talk_n(&k,
+        "MAIL FROM:<a@b.example> BODY=8BITMIME RET=HDRS ENVID=e+2Bx\r\n"
+        "RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@old.example\r\n"
+        "BDAT 14\r\nSubject: x\r\n\r\nBDAT 4 LAST\r\nbody",
+        4, "250 ");
+    assert_true(got_has(&k, "250 2.0.0 queued as "));
+    const struct message *m = w.accepted[0];
+    assert_int_equal(m->ret, DSN_RET_HDRS);
+    assert_int_equal(m->body_type, BODY_8BITMIME);
+    assert_true(slice_eq(m->envid, SLICE("e+x")));
+    assert_int_equal(m->units[0].rcpts[0].notify, NOTIFY_SUCCESS | NOTIFY_DELAY);
+    assert_true(slice_eq(m->units[0].rcpts[0].orcpt, SLICE("rfc822;b@old.example")));
+    assert_true(body_has(m, "\r\nSubject: x\r\n\r\nbody"));
+    quit(&k);
+    stop();
+}
+
 static void big_body(struct client *k, size_t bytes)
 {
     char line[1000];
@@ -246,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mail_for_a_relay_domain_is_queued),
         cmocka_unit_test(pipelined_session_in_one_packet),
+        cmocka_unit_test(chunks_make_a_message),
         cmocka_unit_test(big_body_goes_to_disk_as_it_comes),
         cmocka_unit_test(vanished_client_leaves_nothing),
         cmocka_unit_test(memory_is_bounded),

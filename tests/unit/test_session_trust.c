@@ -189,6 +189,33 @@ static void proxy_header_names_the_client(void **state)
     stop();
 }
 
+/* The hello of TLS is in the socket with the header: not a byte too many may be taken. */
+static void proxy_header_then_tls_in_one_breath(void **state)
+{
+    struct client k;
+    struct tls_client *t;
+    char yaml[2048];
+    (void)state;
+    snprintf(yaml, sizeof(yaml),
+        "tls: {certificate: '%s', key: '%s'}\n"
+        "listeners:\n"
+        "  - {name: in, listen: ['127.0.0.1:0'], service: submission, tls: implicit,"
+        " proxy_protocol: {from: ['127.0.0.1/32']}}\n"
+        "relay_clients: ['192.0.2.9/32']\n",
+        cert_file, key_file);
+    start(yaml);
+    t = tls_client();
+    client_open(&k, 0);
+    conn_write(k.conn, SLICE("PROXY TCP4 192.0.2.9 203.0.113.1 5555 465\r\n"));
+    secure(&k, t);
+    talk(&k, "", "220 ");
+    talk(&k, "EHLO a.example\r\n", "250-");
+    talk(&k, "MAIL FROM:<a@b.example>\r\n", "250 ");
+    quit(&k);
+    tls_client_unref(t);
+    stop();
+}
+
 static void xclient_names_the_client(void **state)
 {
     struct client k;
@@ -339,6 +366,7 @@ int main(void)
         cmocka_unit_test(guessing_is_slowed),
         cmocka_unit_test(client_limits_hold),
         cmocka_unit_test(proxy_header_names_the_client),
+        cmocka_unit_test(proxy_header_then_tls_in_one_breath),
         cmocka_unit_test(xclient_names_the_client),
         cmocka_unit_test(recipients_from_a_file),
         cmocka_unit_test(recipients_are_verified),
