@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The octets of a message in memory: a chain of chunks, appended by one thread, then shared
- * read-only. Always in the form that goes over the wire without dot-stuffing: CRLF line ends,
- * unless it came by BDAT and is sent by BDAT. Reference counted. */
+/* The octets of a message in memory: a chain of chunks, appended by one thread, then
+ * shared read-only. Always in the form that goes over the wire without dot-stuffing: CRLF
+ * line ends, unless it came by BDAT and is sent by BDAT. Reference counted. */
 #ifndef QUEUE_BODY_H
 #define QUEUE_BODY_H
 
 #include "base/slice.h"
 
-/* One row on disk: 4076 bytes of body and 4 of CRC32C make 4080, one LMDB overflow page. */
+/* One row on disk: 4076 bytes of body and 4 of CRC32C make 4080, one LMDB overflow page.
+ */
 #define BODY_ROW_BYTES 4076
 
 struct body_chunk {
@@ -29,8 +30,9 @@ uint32_t body_crc(const struct body *b);
 /* Memory taken. */
 uint64_t body_memory(const struct body *b);
 const struct body_chunk *body_chunks(const struct body *b);
-/* Chunks but the last are full, so byte n is in row n / BODY_ROW_BYTES: row r's bytes; empty
- * when it was dropped or is not there. Walks the chain: for many rows use a cursor. */
+/* Chunks but the last are full, so byte n is in row n / BODY_ROW_BYTES: row r's bytes;
+ * empty when it was dropped or is not there. Walks the chain: for many rows use a cursor.
+ */
 struct slice body_row(const struct body *b, uint32_t row);
 uint32_t body_rows(const struct body *b);
 /* Walks rows in order. The chunk of a row that is complete stays where it is until it is
@@ -42,8 +44,8 @@ struct body_row_cursor {
 void body_rows_from(const struct body *b, uint32_t row, struct body_row_cursor *out);
 /* Empty behind the end. */
 struct slice body_row_next(struct body_row_cursor *at);
-/* Drops the chunks whose rows are all below `row` (they are on disk); size and CRC stay, so
- * appending goes on. Rows that a STORE_OP_BODY_ROWS under way names must stay. */
+/* Drops the chunks whose rows are all below `row` (they are on disk); size and CRC stay,
+ * so appending goes on. Rows that a STORE_OP_BODY_ROWS under way names must stay. */
 void body_drop_before(struct body *b, uint32_t row);
 /* The last `len` bytes (at most 4) of what was appended, for "does it end in CRLF". */
 struct slice body_tail(const struct body *b, size_t len);

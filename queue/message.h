@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A message as it was accepted: envelope, recipients grouped into units (one per routing
- * domain), and a body. Built once by intake (or by the DSN maker), immutable from then on,
- * shared between threads by reference count. The rows on disk are made from it, and fresh mail
- * is delivered from it without reading them back. */
+ * domain), and a body. Built once by intake (or by the DSN maker), immutable from then
+ * on, shared between threads by reference count. The rows on disk are made from it, and
+ * fresh mail is delivered from it without reading them back. */
 #ifndef QUEUE_MESSAGE_H
 #define QUEUE_MESSAGE_H
 
@@ -42,7 +42,7 @@ struct recipient {
                              the domain */
     struct slice orcpt;   /* "rfc822;user@example.org", decoded from xtext, or empty */
     uint8_t notify;
-    uint16_t index;       /* in its unit; the key of its row */
+    uint16_t index; /* in its unit; the key of its row */
 };
 
 /* Recipients of a message that share a routing domain. */
@@ -55,7 +55,12 @@ struct message_unit {
     int64_t delay_warning_ms; /* after `created`; 0: never */
 };
 
-enum origin { ORIGIN_MX, ORIGIN_SUBMISSION, ORIGIN_RELAY_CLIENT, ORIGIN_LOCAL /* DSN, alarm */ };
+enum origin {
+    ORIGIN_MX,
+    ORIGIN_SUBMISSION,
+    ORIGIN_RELAY_CLIENT,
+    ORIGIN_LOCAL /* DSN, alarm */
+};
 
 struct message {
     atomic_uint refs;
@@ -77,7 +82,7 @@ struct message {
     struct body *body; /* with all added header fields; NULL when it is only on disk */
     uint64_t size;
     uint32_t body_crc; /* chained CRC32C over the body */
-    struct slice why; /* for a DSN: "failure of ID for a@b", shown by queue show */
+    struct slice why;  /* for a DSN: "failure of ID for a@b", shown by queue show */
 };
 
 /* A message in an arena of its own, refs 1, everything else zero. */
@@ -94,7 +99,7 @@ struct rcpt_record {
     struct wall next_due;
     struct wall first_attempt; /* 0: none yet */
     struct wall last_attempt;
-    struct slice last_reply; /* cut to 500 bytes */
+    struct slice last_reply;  /* cut to 500 bytes */
     struct slice last_status; /* enhanced status code, "4.4.1" */
     struct slice last_mx;     /* host name of the last attempt, "mx.example.org" */
     uint64_t attempt_id;      /* when in doubt */
@@ -105,7 +110,8 @@ struct rcpt_record {
 struct unit_record {
     struct arena *arena;
     struct unit_id id;
-    struct message *message; /* envelope with unit_count 1 and this unit's recipients; no body */
+    struct message
+        *message; /* envelope with unit_count 1 and this unit's recipients; no body */
     bool held;
     struct slice hold_reason;
     uint16_t rcpt_count; /* all, final ones too */

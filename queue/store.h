@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The queue on disk. One writer thread takes all operations that wait, puts them into one LMDB
- * transaction, commits (two device flushes), and answers each; while it syncs the next batch
- * forms. A RAM store behind this same header runs the same tapes in tests.
+/* The queue on disk. One writer thread takes all operations that wait, puts them into one
+ * LMDB transaction, commits (two device flushes), and answers each; while it syncs the
+ * next batch forms. A RAM store behind this same header runs the same tapes in tests.
  *
- * Operations are asynchronous: fill the struct, store_submit, and `done` runs in the thread
- * of `reply_to` with the result. Until then the operation and what it points to belong to the
- * store. Operations of one submitter on one unit take effect in the order submitted.
- * Reads (store_read_*, store_list) are synchronous, short, and may fault pages in: call them on
- * helper threads, never on a loop, except where the caller says why that is fine.
+ * Operations are asynchronous: fill the struct, store_submit, and `done` runs in the
+ * thread of `reply_to` with the result. Until then the operation and what it points to
+ * belong to the store. Operations of one submitter on one unit take effect in the order
+ * submitted. Reads (store_read_*, store_list) are synchronous, short, and may fault pages
+ * in: call them on helper threads, never on a loop, except where the caller says why that
+ * is fine.
  *
- * A commit error other than a full map ends the process with a clear last line: after a failed
- * fsync nobody knows what is on disk. A full quota refuses STORE_FULL; settling and deleting
- * are always possible. */
+ * A commit error other than a full map ends the process with a clear last line: after a
+ * failed fsync nobody knows what is on disk. A full quota refuses STORE_FULL; settling
+ * and deleting are always possible. */
 #ifndef QUEUE_STORE_H
 #define QUEUE_STORE_H
 
@@ -22,7 +23,7 @@
 struct store;
 
 struct store_settings {
-    const char *dir;      /* made when missing, mode 0700; locked against a second daemon */
+    const char *dir; /* made when missing, mode 0700; locked against a second daemon */
     uint64_t quota_bytes; /* preallocated in steps; new mail is refused above 70 % */
     uint64_t map_bytes;   /* 0: four times the quota */
 };
@@ -46,9 +47,9 @@ struct store *store_open_ram(uint64_t quota_bytes);
 /* Commits what waits, marks a clean shutdown, joins the writer. */
 void store_close(struct store *s);
 struct store_identity store_identity(const struct store *s);
-/* The wall clock as the disk knows it: the time of the last commit, moved on at least every
- * quarter of an hour. A jump of more than a day ahead does not move it (it would make itself
- * the proof of its own rightness) until store_clock_accept. Any thread. */
+/* The wall clock as the disk knows it: the time of the last commit, moved on at least
+ * every quarter of an hour. A jump of more than a day ahead does not move it (it would
+ * make itself the proof of its own rightness) until store_clock_accept. Any thread. */
 struct wall store_last_commit(const struct store *s);
 /* The operator vouches for `now`; durable with the next commit, which this causes. */
 void store_clock_accept(struct store *s, struct wall now);
@@ -66,23 +67,23 @@ struct scan_result {
     uint64_t units, recipients, body_rows, bytes, orphan_bodies_removed, damaged;
 };
 /* Walks every message row (checking its CRC), calls `unit` for each, sweeps orphaned
- * bodies, puts damaged rows aside into the table `quar`. Once, before the first operation.
- * `progress` is called about once a second, may be NULL. Both run on the writer's thread, while
- * the caller waits here. */
+ * bodies, puts damaged rows aside into the table `quar`. Once, before the first
+ * operation. `progress` is called about once a second, may be NULL. Both run on the
+ * writer's thread, while the caller waits here. */
 enum err store_scan(struct store *s, void (*unit)(const struct scan_unit *u, void *ctx),
     void (*progress)(uint64_t done, uint64_t total, void *ctx), void *ctx,
     struct scan_result *out) MUST_CHECK;
 
 /* --- operations --- */
 enum store_op_kind {
-    STORE_OP_ACCEPT,     /* a message becomes ours */
-    STORE_OP_BODY_ROWS,  /* rows of a big body while it arrives */
-    STORE_OP_BODY_DROP,  /* it will not become a message */
-    STORE_OP_SETTLE,     /* outcomes of a unit's recipients, and the DSNs they cause */
-    STORE_OP_HOLD,       /* hold or release a unit */
-    STORE_OP_DUE,        /* set next_due of a unit (retry now) */
-    STORE_OP_META,       /* remember a small named value (resolver anchors' state, ...) */
-    STORE_OP_BARRIER,    /* done when all before it is durable */
+    STORE_OP_ACCEPT,    /* a message becomes ours */
+    STORE_OP_BODY_ROWS, /* rows of a big body while it arrives */
+    STORE_OP_BODY_DROP, /* it will not become a message */
+    STORE_OP_SETTLE,    /* outcomes of a unit's recipients, and the DSNs they cause */
+    STORE_OP_HOLD,      /* hold or release a unit */
+    STORE_OP_DUE,       /* set next_due of a unit (retry now) */
+    STORE_OP_META,      /* remember a small named value (resolver anchors' state, ...) */
+    STORE_OP_BARRIER,   /* done when all before it is durable */
 };
 
 struct store_op {
@@ -96,7 +97,8 @@ struct store_op {
 
 struct store_accept {
     struct store_op op;
-    struct message *message; /* borrowed; body in memory, but for its first rows_on_disk */
+    struct message
+        *message; /* borrowed; body in memory, but for its first rows_on_disk */
     uint32_t rows_on_disk;
 };
 struct store_body_rows {
@@ -113,10 +115,10 @@ struct store_body_drop {
 };
 /* Writes the recipients given (whole new records, keyed by rcpt.index). `unit_done`: all
  * recipients are final, the unit goes (and its body with the last unit that uses it).
- * Otherwise the unit's next_due is set. `dsns` become messages in the same transaction; one
- * whose id is in the queue already is that same message and is passed over. A final state on
- * disk stays, but for DELIVERED, which beats all. ERR_STORE_NOT_FOUND: the unit or a recipient
- * is not there; nothing was written, no DSN made. */
+ * Otherwise the unit's next_due is set. `dsns` become messages in the same transaction;
+ * one whose id is in the queue already is that same message and is passed over. A final
+ * state on disk stays, but for DELIVERED, which beats all. ERR_STORE_NOT_FOUND: the unit
+ * or a recipient is not there; nothing was written, no DSN made. */
 struct store_settle {
     struct store_op op;
     struct unit_id unit;
@@ -133,7 +135,8 @@ struct store_hold {
     bool hold;
     struct slice reason;
 };
-/* Also sets it for each open recipient of the unit, so that the unit stays the earliest. */
+/* Also sets it for each open recipient of the unit, so that the unit stays the earliest.
+ */
 struct store_due {
     struct store_op op;
     struct unit_id unit;
@@ -145,36 +148,39 @@ struct store_meta {
     struct slice value; /* at most 1 KiB */
 };
 
-/* Any thread. Never blocks, never fails here: a refusal comes as op->result. A submitter bounds
- * what it has under way itself. */
+/* Any thread. Never blocks, never fails here: a refusal comes as op->result. A submitter
+ * bounds what it has under way itself. */
 void store_submit(struct store *s, struct store_op *op);
 
-/* May new mail of so many bytes come in now? Cheap, any thread: STORE_FULL above 70 % of the
- * quota or when the disk would not grow. Asked at MAIL (declared SIZE) and at the dot. */
+/* May new mail of so many bytes come in now? Cheap, any thread: STORE_FULL above 70 % of
+ * the quota or when the disk would not grow. Asked at MAIL (declared SIZE) and at the
+ * dot. */
 enum err store_admit(const struct store *s, uint64_t bytes) MUST_CHECK;
 
 /* --- reads --- */
 enum err store_read_unit(
     struct store *s, struct unit_id id, struct unit_record **out) MUST_CHECK;
-/* Copies up to 16 rows from `row` on; the result's length is 0 behind the end. `out` holds
- * at least 16 * BODY_ROW_BYTES. Checks every row's CRC. */
+/* Copies up to 16 rows from `row` on; the result's length is 0 behind the end. `out`
+ * holds at least 16 * BODY_ROW_BYTES. Checks every row's CRC. */
 enum err store_read_body(struct store *s, struct msg_id id, uint32_t row, char *out,
     size_t *len_out) MUST_CHECK;
 /* A whole body, for messages that fit the caller's bound; NULL and an error otherwise. */
 enum err store_load_body(
     struct store *s, struct msg_id id, uint64_t size_max, struct body **out) MUST_CHECK;
-/* Units in id order behind `after` (NULL: from the first); stops when `unit` returns false.
- * A short read transaction per 256 units. */
+/* Units in id order behind `after` (NULL: from the first); stops when `unit` returns
+ * false. A short read transaction per 256 units. */
 enum err store_list(struct store *s, const struct unit_id *after,
     bool (*unit)(const struct unit_record *u, void *ctx), void *ctx) MUST_CHECK;
 /* Units of one message. */
-unsigned store_units_of(struct store *s, struct msg_id id, struct unit_id *out, unsigned max);
-enum err store_read_meta(
-    struct store *s, const char *name, char *out, size_t out_size, size_t *len_out) MUST_CHECK;
+unsigned store_units_of(
+    struct store *s, struct msg_id id, struct unit_id *out, unsigned max);
+enum err store_read_meta(struct store *s, const char *name, char *out, size_t out_size,
+    size_t *len_out) MUST_CHECK;
 
 struct store_stats {
     uint64_t quota_bytes, used_bytes, allocated_bytes;
-    uint64_t units, recipients, held, bodies; /* recipients: open ones, known after the scan */
+    uint64_t units, recipients, held,
+        bodies; /* recipients: open ones, known after the scan */
     uint64_t body_rows;
     uint64_t quarantined; /* rows put aside as damaged */
     uint64_t commits, operations;

@@ -20,8 +20,8 @@ struct store_backend {
     /* Writer thread. Applies all, makes it durable, sets each result. With count 0:
      * leftover work (a sweep, the clock). */
     void (*run)(struct store *s, struct store_op **ops, unsigned count);
-    /* Writer thread, when no operation waits. 0: there is leftover work for `run`; else how
-     * long to wait for mail. May do small chores itself. */
+    /* Writer thread, when no operation waits. 0: there is leftover work for `run`; else
+     * how long to wait for mail. May do small chores itself. */
     int (*idle_ms)(struct store *s);
     /* After the writer has ended. */
     void (*close)(struct store *s);
@@ -92,6 +92,12 @@ int64_t store_clock_step(struct store *s, struct wall now);
 uint64_t store_message_bytes(const struct message *m, uint32_t row);
 /* Of a recipient's two states, the one that stays. */
 bool rcpt_state_may_change(enum rcpt_state old, enum rcpt_state new_state);
+
+/* --- store_ram_copy.c: `m` gives the envelope, `unit` what it is about, `u` the rest ---
+ */
+struct rcpt_record rcpt_record_copy(struct arena *a, const struct rcpt_record *r);
+struct unit_record *unit_record_copy(const struct message *m,
+    const struct message_unit *unit, const struct unit_record *u);
 
 /* --- for tests of the LMDB store --- */
 struct store_check {

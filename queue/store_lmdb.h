@@ -91,8 +91,8 @@ extern const struct store_backend store_lmdb_backend;
 _Noreturn void lmdb_die(const struct lmdb_store *s, const char *doing, int rc);
 /* Takes disk ahead of the data; sets disk_grows. Before a transaction, in its thread. */
 void lmdb_allocate(struct lmdb_store *s);
-/* Writes zeros over a piece of what was allocated and never written; false when there is no
- * such piece. Between transactions only. */
+/* Writes zeros over a piece of what was allocated and never written; false when there is
+ * no such piece. Between transactions only. */
 bool lmdb_zero_ahead(struct lmdb_store *s);
 /* Publishes how much is used; inside a write transaction, before its commit. */
 void lmdb_measure(struct lmdb_store *s);

@@ -44,65 +44,9 @@ static struct ram_store *ram_of(struct store *s)
 
 /* --- records --- */
 
-static struct rcpt_record copy_rcpt(struct arena *a, const struct rcpt_record *r)
-{
-    struct rcpt_record c = *r;
-    c.rcpt.address = arena_dup(a, r->rcpt.address);
-    c.rcpt.orcpt = arena_dup(a, r->rcpt.orcpt);
-    c.last_reply = arena_dup(a, slice_head(r->last_reply, 500));
-    c.last_status = arena_dup(a, r->last_status);
-    c.last_mx = arena_dup(a, r->last_mx);
-    return c;
-}
-
-static void copy_envelope(struct message *to, const struct message *from)
-{
-    struct arena *a = to->arena;
-    to->id = from->id;
-    to->created = from->created;
-    to->reverse_path = arena_dup(a, from->reverse_path);
-    to->envid = arena_dup(a, from->envid);
-    to->ret = from->ret;
-    to->body_type = from->body_type;
-    to->smtputf8 = from->smtputf8;
-    to->origin = from->origin;
-    to->user = arena_dup(a, from->user);
-    to->listener = arena_dup(a, from->listener);
-    to->client = from->client;
-    to->helo = arena_dup(a, from->helo);
-    to->size = from->size;
-    to->body_crc = from->body_crc;
-    to->why = arena_dup(a, from->why);
-}
-
-/* `m` gives the envelope, `unit` what it is about; the recipients of `u` are copied. */
-static struct unit_record *copy_unit(
-    const struct message *m, const struct message_unit *unit, const struct unit_record *u)
-{
-    struct message *to = message_new();
-    struct unit_record *c = arena_alloc(to->arena, sizeof(*c));
-    copy_envelope(to, m);
-    to->unit_count = 1;
-    to->units = arena_alloc(to->arena, sizeof(*to->units));
-    to->units[0] = *unit;
-    to->units[0].domain = arena_dup(to->arena, unit->domain);
-    to->units[0].rcpts = arena_alloc(to->arena, u->rcpt_count * sizeof(struct recipient));
-    to->units[0].rcpt_count = u->rcpt_count;
-    *c = *u;
-    c->arena = to->arena;
-    c->message = to;
-    c->hold_reason = arena_dup(to->arena, u->hold_reason);
-    c->rcpts = arena_alloc(to->arena, u->rcpt_count * sizeof(*c->rcpts));
-    for (uint16_t i = 0; i < u->rcpt_count; i++) {
-        c->rcpts[i] = copy_rcpt(to->arena, &u->rcpts[i]);
-        to->units[0].rcpts[i] = c->rcpts[i].rcpt;
-    }
-    return c;
-}
-
 static struct unit_record *copy_record(const struct unit_record *u)
 {
-    return copy_unit(u->message, &u->message->units[0], u);
+    return unit_record_copy(u->message, &u->message->units[0], u);
 }
 
 static struct unit_record *new_record(
@@ -118,7 +62,7 @@ static struct unit_record *new_record(
         .rcpts = rcpts,
         .next_due = m->created,
         .body_rows = (uint32_t)((m->size + BODY_ROW_BYTES - 1) / BODY_ROW_BYTES)};
-    struct unit_record *copy = copy_unit(m, unit, &u);
+    struct unit_record *copy = unit_record_copy(m, unit, &u);
     free(rcpts);
     return copy;
 }
@@ -314,7 +258,7 @@ static enum err settle_some(
     for (uint16_t i = 0; i < e->rcpt_count; i++) {
         struct rcpt_record *r = find_rcpt(u, e->rcpts[i].rcpt.index);
         if (rcpt_state_may_change(r->state, e->rcpts[i].state))
-            *r = copy_rcpt(u->arena, &e->rcpts[i]);
+            *r = rcpt_record_copy(u->arena, &e->rcpts[i]);
     }
     s->delta.recipients += open_rcpts(u);
     u->next_due = e->next_due;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the store costs. DIR must be on the disk that is to be measured.
  *   bench_store ops [DIR]: accept and settle in lockstep batches of 1, 32 and 128
- *   bench_store rate N [DIR [SIZE]]: N messages a second, each accepted and then settled, as a
- *     busy relay has them
- *   bench_store history N DIR: N events a second into the history
+ *   bench_store rate N [DIR [SIZE]]: N messages a second, each accepted and then settled,
+ * as a busy relay has them bench_store history N DIR: N events a second into the history
  *   bench_store fill N DIR: a queue of N units
  *   bench_store scan DIR: start-up on it, time and memory */
 #include <poll.h>

@@ -27,8 +27,8 @@ static inline void box_done(struct store_op *op, void *owner)
     ++*(unsigned *)owner;
 }
 
-/* One for the whole program: whoever posts may touch a mailbox a moment after its last mail
- * was taken out. */
+/* One for the whole program: whoever posts may touch a mailbox a moment after its last
+ * mail was taken out. */
 static inline struct mailbox *reply_box(unsigned **done_out)
 {
     static unsigned done;
