@@ -11,6 +11,8 @@
 
 #define DAY_MS INT64_C(86400000)
 #define CERTIFICATE_WARN_DAYS 14
+/* The queue is full when it has no room for a message of this size. */
+#define ORDINARY_BYTES 65536
 
 /* True when the condition holds; then `text` says it. */
 typedef bool look_fn(struct node *n, char *text, size_t size);
@@ -18,9 +20,9 @@ typedef bool look_fn(struct node *n, char *text, size_t size);
 static bool queue_full(struct node *n, char *text, size_t size)
 {
     struct store_stats s;
-    store_stats(n->store, &s);
-    if (s.intake_open)
+    if (store_admit(n->store, ORDINARY_BYTES) == ERR_OK)
         return false;
+    store_stats(n->store, &s);
     snprintf(text, size, "the queue uses %llu of %llu MB: new mail is refused with 452",
         (unsigned long long)(s.used_bytes >> 20),
         (unsigned long long)(s.quota_bytes >> 20));

@@ -139,11 +139,9 @@ static void reload(void *ctx, struct control_request *req)
 static bool ready_to_take(char *why, size_t why_size, void *ctx)
 {
     struct node *n = ((struct node_face *)ctx)->node;
-    struct store_stats s;
-    store_stats(n->store, &s);
     if (n->stopping)
         snprintf(why, why_size, "stopping");
-    else if (!s.intake_open)
+    else if (store_admit(n->store, 65536) != ERR_OK)
         snprintf(why, why_size, "the queue is full: new mail is refused with 452");
     else
         return true;

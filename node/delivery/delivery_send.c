@@ -87,7 +87,10 @@ void outgoing_next_parcel(struct delivery *d)
 {
     if (d->state != DELIVERY_IDLE || !d->client)
         return;
-    if (d->current) { /* it moved on to this hop with us */
+    if (d->current && connection_is_used_up(d)) {
+        finish_parcel(
+            d); /* who was not tried yet is due at once, over another connection */
+    } else if (d->current) { /* more recipients, or it moved on to this hop with us */
         start_transaction(d);
         return;
     }
@@ -295,12 +298,16 @@ static void start_conversion(struct delivery *d)
     mailbox_post(delivery_loop_mailbox(d->dl), &c->late, conversion_refused);
 }
 
+/* Our own notifications may carry an 8-bit original; for them to be refused would lose
+ * what they say, so they are always converted. */
 static bool needs_conversion(const struct delivery *d)
 {
     const struct smtp_caps *caps = smtp_client_caps(d->client);
+    const struct message *m = parcel_message(d->current);
     return !(caps->flags & SMTP_CAP_8BITMIME) && !d->converted &&
-           parcel_message(d->current)->body_type == BODY_8BITMIME &&
-           strcmp(d->settings->delivery.eight_bit, "convert") == 0;
+           m->body_type == BODY_8BITMIME &&
+           (m->origin == ORIGIN_LOCAL ||
+               strcmp(d->settings->delivery.eight_bit, "convert") == 0);
 }
 
 static void start_transaction(struct delivery *d)

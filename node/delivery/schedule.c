@@ -9,8 +9,9 @@
 #include "base/random.h"
 #include "node/delivery/destination.h"
 
-#define SWEEP_MS 1000
-#define EXPIRY_SWEEPS 60
+/* Figures for `status` are so old at most. */
+#define SWEEP_MS 250
+#define EXPIRY_SWEEPS 240
 /* Clock not trusted: look again later, do not expire. */
 #define CLOCK_WAIT_MS 600000
 /* An envelope in memory, roughly. */
@@ -178,7 +179,8 @@ void schedule_accepted(struct schedule *s, struct message *m)
     mailbox_post(loop_mailbox(s->loop), &note->mail, accepted_arrived);
 }
 
-/* A due time that no setting of ours explains was written under a clock that was wrong. */
+/* A due time that no setting of ours explains was written under a clock that was wrong.
+ */
 static int64_t sane_due(const struct schedule *s, const struct scan_unit *found)
 {
     int64_t now = wall_now().ms, longest = s->settings->retry.max_ms;
@@ -295,7 +297,7 @@ void schedule_session_event(struct schedule *s, struct session_event *event)
     mailbox_post(loop_mailbox(s->loop), &event->mail, event_arrived);
 }
 
-/* --- once a second --- */
+/* --- now and then --- */
 
 static void publish_stats(struct schedule *s)
 {
@@ -373,8 +375,8 @@ static void look_at_stop(struct schedule *s)
     }
 }
 
-/* Waits are durations: a clock that is set neither starts all retries at once nor puts them
- * off for years. */
+/* Waits are durations: a clock that is set neither starts all retries at once nor puts
+ * them off for years. */
 static void follow_clock(struct schedule *s)
 {
     int64_t offset = wall_now().ms - mono_now().ns / NS_PER_MS;

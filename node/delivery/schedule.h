@@ -31,7 +31,7 @@ void schedule_reload(struct schedule *s, struct settings *settings);
  * until `timeout_ms`; then waits for the thread to end. */
 void schedule_stop(struct schedule *s, int64_t timeout_ms);
 void schedule_free(struct schedule *s);
-/* Any thread; a snapshot at most a second old. */
+/* Any thread; a snapshot at most a quarter of a second old. */
 struct schedule_stats schedule_stats(struct schedule *s);
 
 #endif

@@ -103,9 +103,9 @@ static struct wall due_after(
     return (struct wall){due};
 }
 
-/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is shown
- * with the class that it has for us; what expires has the status of that, and the last
- * reply says why it came so far. */
+/* A reply of 5xx that only defers (a hop that refused the connection, 552 at RCPT) is
+ * shown with the class that it has for us; what expires has the status of that, and the
+ * last reply says why it came so far. */
 static void fit_status(struct fate *f, enum rcpt_state state)
 {
     if (state == RCPT_EXPIRED)

@@ -162,7 +162,7 @@ def test_a_clock_that_jumps_expires_nothing(sink):
 
 
 def test_limits_are_kept(sink):
-    extra = "limits: {recipients: 100, errors: 5, message_size: 64KB, messages_per_connection: 3, " \
+    extra = "limits: {recipients: 100, errors: 5, message_size: 128KB, messages_per_connection: 3, " \
             "recipients_per_transaction: 10, client_connections: 1}\nrelay_clients: [\"192.0.2.1/32\"]\n" \
             "relay_domains:\n  - {domain: dest.test, next_hop: [\"[127.0.0.1]:%d\"], recipients: any}\n" % sink.port
     with Baton(extra=extra) as b:
@@ -171,7 +171,7 @@ def test_limits_are_kept(sink):
             with b.raw("mx") as d:
                 assert d.read().startswith("421 4.7.0")
             c.ask("EHLO client.test")
-            assert c.ask("MAIL FROM:<a@source.test> SIZE=100000").startswith("552 5.3.4")
+            assert c.ask("MAIL FROM:<a@source.test> SIZE=200000").startswith("552 5.3.4")
             c.ask("MAIL FROM:<a@source.test>")
             replies = [c.ask(f"RCPT TO:<u{i}@dest.test>") for i in range(101)]
             assert all(r.startswith("250") for r in replies[:100]) and replies[100].startswith("452 4.5.3")
@@ -182,7 +182,7 @@ def test_limits_are_kept(sink):
             assert max(sum(1 for m in sink.messages if m.connection == k) for k in range(1, sink.connections + 1)) <= 3
             for _ in range(5):
                 last = c.ask("NONSENSE")
-            assert last.startswith("421") or c.read() == "" or c.ask("NOOP").startswith("421")
+            assert "421" in last or c.read().startswith("421")
 
 
 def test_slow_clients_time_out(sink):
@@ -242,6 +242,12 @@ def test_a_queue_that_is_full_says_so_and_recovers(sink):
                 refused = c.ask((body * 7000 + ".\r\n").encode())
                 if not refused.startswith("250"):
                     break
+            for _ in range(200):  # what is left, in small change
+                if not c.ask("MAIL FROM:<a@source.test> SIZE=1000").startswith("250"):
+                    break
+                c.ask("RCPT TO:<b@dest.test>")
+                c.ask("DATA")
+                c.ask((body * 100 + ".\r\n").encode())
         assert refused.startswith("452 4.3.1"), refused
         accepted = len(b.records("received"))
         b.wait_log("alarm", code="queue_full")
