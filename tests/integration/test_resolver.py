@@ -15,11 +15,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def program(name):
-    """From $BATON_BUILD, or the build that was made last."""
-    build = os.environ.get("BATON_BUILD")
+    """From $BATON_BIN (a build folder), or the build that was made last."""
+    build = os.environ.get("BATON_BIN")
     places = [pathlib.Path(build)] if build else sorted(ROOT.glob("build/*"))
     found = [p for place in places for p in place.glob("**/" + name) if os.access(p, os.X_OK)]
-    assert found, f"{name} is not built (set BATON_BUILD)"
+    assert found, f"{name} is not built (set BATON_BIN)"
     return str(max(found, key=lambda p: p.stat().st_mtime))
 
 
