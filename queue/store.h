@@ -133,7 +133,7 @@ struct store_hold {
     struct store_op op;
     struct unit_id unit;
     bool hold;
-    struct slice reason;
+    struct slice reason; /* cut to 500 bytes */
 };
 /* Also sets it for each open recipient of the unit, so that the unit stays the earliest.
  */

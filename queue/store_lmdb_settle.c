@@ -167,7 +167,7 @@ int lmdb_run_hold(struct lmdb_store *s, struct store_op *op)
         return 0;
     s->delta.held += h->hold - (edit.unit->held != 0);
     edit.unit->held = h->hold;
-    struct slice reason = arena_dup(edit.arena, h->hold ? h->reason : slice_make("", 0));
+    struct slice reason = arena_dup(edit.arena, slice_head(h->reason, h->hold ? 500 : 0));
     MDB_val v = lmdb_val(reason);
     edit.unit->hold_reason = (ProtobufCBinaryData){v.mv_size, v.mv_data};
     return edit_end(s, &edit);

@@ -298,7 +298,7 @@ static enum err run_hold(struct ram_store *s, struct store_op *op)
     struct unit_record *u = copy_record(*place);
     s->delta.held += h->hold - u->held;
     u->held = h->hold;
-    u->hold_reason = arena_dup(u->arena, h->hold ? h->reason : slice_make("", 0));
+    u->hold_reason = arena_dup(u->arena, slice_head(h->reason, h->hold ? 500 : 0));
     unit_record_free(*place);
     *place = u;
     return ERR_OK;
