@@ -58,7 +58,7 @@ struct lmdb_store {
     bool sweeping; /* there are rows in TABLE_GONE */
 
     /* Preallocation. */
-    int (*allocate)(int fd, off_t at, off_t len);
+    int (*_Atomic allocate)(int fd, off_t at, off_t len); /* tests set it from outside */
     uint64_t step, ahead;
     uint64_t zeroed;         /* up to where the file has been written once */
     struct mono allocate_at; /* after a failure: when to try again */
