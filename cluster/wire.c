@@ -155,17 +155,17 @@ static bool get_envelope(const pb_envelope *e, struct core_env *env)
 {
     if (e->from == 0 || e->lane >= LANE_COUNT || e->hop > 1)
         return false;
-    *env = (struct core_env){.cfg_ver = e->cfg_ver,
-        .from = e->from,
-        .from_epoch = e->from_epoch,
-        .to = e->to,
-        .via = e->via,
-        .seq = e->seq,
-        .clock_ns = e->clock_ns,
-        .echo_ns = e->echo_ns,
-        .echo_epoch = e->echo_epoch,
-        .lane = (uint8_t)e->lane,
-        .hop = (uint8_t)e->hop};
+    env->cfg_ver = e->cfg_ver;
+    env->from = e->from;
+    env->from_epoch = e->from_epoch;
+    env->to = e->to;
+    env->via = e->via;
+    env->seq = e->seq;
+    env->clock_ns = e->clock_ns;
+    env->echo_ns = e->echo_ns;
+    env->echo_epoch = e->echo_epoch;
+    env->lane = (uint8_t)e->lane;
+    env->hop = (uint8_t)e->hop;
     return true;
 }
 

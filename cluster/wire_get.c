@@ -72,9 +72,11 @@ static bool get_gossip(
         const Baton__Wire__GossipEntry *entry = from->entry[i];
         if (delta && !get_gossip_row(entry, &out->u.row[i]))
             return false;
-        if (!delta)
-            out->u.digest[i] = (struct gossip_digest){
-                .actor = entry->actor, .epoch = entry->epoch, .version = entry->version};
+        if (!delta) {
+            out->u.digest[i].actor = entry->actor;
+            out->u.digest[i].epoch = entry->epoch;
+            out->u.digest[i].version = entry->version;
+        }
     }
     return true;
 }

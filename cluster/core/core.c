@@ -276,7 +276,8 @@ static void unpark(struct core *core, struct parked *k, bool full)
     switch ((enum park_kind)k->kind) {
     case PARK_SEND:
         /* a full store keeps its promise back: the sender asks again */
-        if (k->msg.kind == MSG_COPY_ACK && k->msg.u.unit.answer == ANS_OK &&
+        if ((k->msg.kind == MSG_COPY_ACK || k->msg.kind == MSG_CLAIM_RSP) &&
+            k->msg.u.unit.answer == ANS_OK &&
             !unit_find(core, &k->msg.u.unit.row.id))
             break; /* released meanwhile: what it would say is no longer so */
         if (k->epoch == core->epoch && !full)

@@ -331,8 +331,8 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
         return; /* we own it: that session is fenced and does not know */
     bool seen = u->attempt >> 24 == a->attempt >> 24 && a->attempt <= u->attempt;
     if (!seen || (u->doubt & a->rcpts)) {
+        unit_attempt(u, a->attempt);
         u->doubt |= a->rcpts & ~(u->delivered | u->failed);
-        u->attempt = a->attempt;
     }
     ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_OK, false);
 }

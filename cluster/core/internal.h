@@ -198,7 +198,8 @@ struct peer {
     struct sync_out out;
     /* SWIM */
     uint8_t swim;
-    uint32_t swim_incarnation;
+    uint32_t swim_incarnation, swim_epoch;
+    uint64_t pinged_at; /* an unanswered ping, 0: none */
     uint64_t suspect_at, suspect_until;
     uint8_t confirmations;
     uint8_t update_left; /* times still to be piggybacked */
@@ -378,11 +379,11 @@ struct core {
     bool draining, leaving;
     uint32_t resign_hold_s;
     /* L1 */
-    uint64_t probe_at, probe_nonce, probe_sent_at;
-    uint8_t probe_slot, probe_pos, lhm;
-    bool probe_acked, probe_indirect;
+    uint64_t probe_at;
+    uint8_t probe_pos, lhm; /* lhm: Lifeguard's local health, 0 good to 8 bad */
+    bool probe_second;      /* the half period in which others are asked to ping */
     uint32_t incarnation;
-    uint8_t probe_order[SLOTS];
+    uint8_t self_update_left;
     uint64_t gossip_at, digest_at;
     struct gossip_cell *cell;
     uint32_t cell_count;
@@ -502,6 +503,7 @@ bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row);
 bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);
 void unit_lost_ownership(struct core *core, struct unit *u);
 bool unit_owner_down(const struct core *core, const struct unit *u);
+void unit_attempt(struct unit *u, uint64_t attempt);
 uint8_t lane_of(const struct unit *u);
 void grave_dig(struct core *core, const struct unit_id *id);
 bool grave_has(struct core *core, const struct unit_id *id);

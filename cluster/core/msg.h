@@ -279,7 +279,8 @@ struct gossip_digest {
 struct msg_gossip {
     uint8_t count;
     uint8_t reply_wanted;
-    uint8_t start; /* first actor slot of this page */
+    uint8_t start;  /* first actor slot of this page */
+    uint64_t after; /* DELTA: all versions up to this one must be known already */
     union {
         struct gossip_digest digest[CORE_DIGEST_ROWS];
         struct gossip_row row[CORE_GOSSIP_ROWS];

@@ -294,6 +294,14 @@ void unit_evidence(struct core *core, const struct unit_row *row)
 
 /* ---- merging ---- */
 
+/* Which attempt the doubts belong to. Those of two sessions together belong to none: no
+ * single deferral may end them, only facts or time. */
+void unit_attempt(struct unit *u, uint64_t attempt)
+{
+    bool mixed = u->doubt && u->attempt >> 24 != attempt >> 24;
+    u->attempt = mixed ? 0 : attempt;
+}
+
 bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u)
 {
     if (term != u->term || MUT(core, MUT_NO_TIE))
@@ -334,11 +342,11 @@ bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *
     bool changed = delivered != u->delivered || failed != u->failed || doubt != u->doubt;
     if (changed)
         unit_digest(core, u);
+    if (more && !own)
+        unit_attempt(u, row->attempt);
     u->delivered = delivered;
     u->failed = failed;
     u->doubt = doubt;
-    if (more && !own)
-        u->attempt = row->attempt;
     if (own && grew)
         claim_doubt(core, u);
     if (u->state == UNIT_LIVE && unit_final(u))

@@ -349,6 +349,13 @@ int main(int argc, char **argv)
         return controls(j);
     if (strcmp(verb, "saved") == 0)
         return saved(argc > 2 ? argv[2] : NULL);
+    if (strcmp(verb, "trace") == 0 && argc > 3) {
+        char *trace = calloc(TRACE_LINES, TRACE_WIDTH);
+        scenario_trace(argv[2], strtoull(argv[3], NULL, 10), trace);
+        print_trace(trace);
+        free(trace);
+        return 0;
+    }
     if (strcmp(verb, "scenarios") == 0)
         return scenarios(argc > 2 ? argv[2] : NULL);
     if (number(argc, argv, "--fresh", 0)) {

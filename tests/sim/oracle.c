@@ -85,7 +85,8 @@ static bool knows_intent(struct sim *sim, uint8_t i, const struct attempt *a)
 {
     const struct node *n = &sim->node[i];
     const struct unit *u = n->alive ? unit_find(n->core, &a->id) : NULL;
-    return u && (u->attempt == a->attempt || (u->doubt & a->rcpts) == a->rcpts);
+    return u && (u->attempt == a->attempt ||
+                    (u->attempt == 0 && (u->doubt & a->rcpts) == a->rcpts));
 }
 
 /* A holder that its owner must ask: open, synced, in the list, with a copy on disk. */

@@ -287,7 +287,7 @@ static void gather(struct seen *seen, const struct sim_result *r)
         seen->takeover[seen->takeovers++] = r->takeover[i];
 }
 
-static bool one_seed(const struct scenario *sc, uint64_t seed, struct seen *seen)
+static bool one_seed(const struct scenario *sc, uint64_t seed, struct seen *seen, char *trace)
 {
     struct sim_options o = sc->o;
     struct fault script[12];
@@ -300,7 +300,8 @@ static bool one_seed(const struct scenario *sc, uint64_t seed, struct seen *seen
         o.script_count++;
     }
     o.script = script;
-    sim_run(&o, &r, NULL);
+    o.trace = trace != NULL;
+    sim_run(&o, &r, trace);
     gather(seen, &r);
     if (r.failed)
         printf("%s seed %llu: %s\n", sc->name, (unsigned long long)seed, r.why);
@@ -313,7 +314,7 @@ static bool run_scenario(const struct scenario *sc)
     bool ok = true;
     memset(&seen, 0, sizeof(seen));
     for (uint64_t seed = 1; seed <= SEEDS; seed++)
-        ok &= one_seed(sc, seed, &seen);
+        ok &= one_seed(sc, seed, &seen, NULL);
     const char *wrong = sc->observe(&seen);
     printf("%-26s %s%s", sc->name, ok && !wrong ? "ok" : "FAILED ", wrong ? wrong : "");
     if (seen.takeovers)
@@ -323,6 +324,15 @@ static bool run_scenario(const struct scenario *sc)
             printf(" D%d=%llu", i, (unsigned long long)seen.sum.dups[i]);
     printf("\n");
     return ok && !wrong;
+}
+
+/* The trace of one seed of one scenario. */
+void scenario_trace(const char *name, uint64_t seed, char *trace)
+{
+    static struct seen seen;
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (strcmp(table[i].name, name) == 0)
+            one_seed(&table[i], seed, &seen, trace);
 }
 
 int scenarios(const char *only)

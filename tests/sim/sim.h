@@ -305,6 +305,7 @@ uint8_t sim_node_of(const struct sim *sim, uint64_t id);
 
 /* scenario.c */
 int scenarios(const char *only);
+void scenario_trace(const char *name, uint64_t seed, char *trace);
 
 /* node.c */
 uint64_t node_clock(const struct sim *sim, const struct node *n);
