@@ -120,7 +120,8 @@ void lmdb_allocate(struct lmdb_store *s)
         return;
     want = (want + s->step - 1) / s->step * s->step;
     mdb_env_get_fd(s->env, &fd);
-    int error = s->allocate(fd, (off_t)have, (off_t)(want - have));
+    int (*allocate)(int, off_t, off_t) = atomic_load(&s->allocate);
+    int error = allocate(fd, (off_t)have, (off_t)(want - have));
     if (error == 0)
         atomic_store(&c->allocated, want);
     if (error && !enough_without_growth(s, extent, have)) {
@@ -178,7 +179,7 @@ static void plan_allocation(struct lmdb_store *s)
 void store_lmdb_set_allocate(
     struct store *s, int (*allocate)(int fd, off_t at, off_t len))
 {
-    lmdb_of(s)->allocate = allocate;
+    atomic_store(&lmdb_of(s)->allocate, allocate);
 }
 
 /* --- directory --- */
