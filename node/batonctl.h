@@ -80,6 +80,7 @@ int run_resolve(struct ctl *ctl, const struct command_line *line);
 int run_events(struct ctl *ctl, const struct command_line *line);
 int run_reload(struct ctl *ctl, const struct command_line *line);
 int run_log(struct ctl *ctl, const struct command_line *line);
+int run_clock_accept(struct ctl *ctl, const struct command_line *line);
 
 /* --- output --- */
 enum colour { PLAIN, BOLD, DIM, RED, GREEN, YELLOW };

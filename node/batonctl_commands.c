@@ -47,6 +47,11 @@ const struct command commands[] = {
         run_reload},
     {"log", "LEVEL", "set the log level until the next start: debug, info, warn, error",
         "", 1, 1, {{0}}, run_log},
+    {"clock accept", "", "vouch for the clock: mail may expire again",
+        "After an alarm clock_untrusted, when the time is right: a machine that was off "
+        "for\n"
+        "more than a day cannot tell that from a clock that was set.\n",
+        0, 0, {{0}}, run_clock_accept},
 };
 const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
 
@@ -55,7 +60,7 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
 static const char *const not_built[] = {"queue hold", "queue release", "queue retry",
     "queue expire", "queue bounce", "queue drop", "quarantine", "why", "egress",
     "reputation", "suppress", "cluster", "node", "drain", "undrain", "remove",
-    "force-fence", "force-config", "clock", "allow", "user"};
+    "force-fence", "force-config", "allow", "user"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {

@@ -105,6 +105,19 @@ static void log_line(struct ctl *ctl, json_t *answer, void *ctx)
         SLICE_ARG(get_text(answer, "level")), SLICE_ARG(get_text(answer, "was")));
 }
 
+static void clock_line(struct ctl *ctl, json_t *answer, void *ctx)
+{
+    (void)ctl;
+    (void)ctx;
+    printf("the clock is accepted: %.*s\n", SLICE_ARG(get_text(answer, "time")));
+}
+
+int run_clock_accept(struct ctl *ctl, const struct command_line *line)
+{
+    (void)line;
+    return ctl_call(ctl, "clock accept", json_object(), false, clock_line, NULL);
+}
+
 int run_log(struct ctl *ctl, const struct command_line *line)
 {
     json_t *args = json_pack("{s:s}", "level", line->positional[0]);

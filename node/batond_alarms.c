@@ -90,7 +90,7 @@ static const struct {
     {"dns_silent", resolver_silent,
         "check the network and resolver.forward; batonctl resolve . NS"},
     {"clock_untrusted", clock_untrusted,
-        "set the clock right and restart, or let time pass; timedatectl shows its state"},
+        "timedatectl shows the clock; when it is right: batonctl clock accept"},
     {"certificate_ends", certificate_ends,
         "renew the file of tls.certificate, then batonctl reload"},
     {"few_descriptors", few_descriptors,

@@ -2,7 +2,6 @@
 /* What batonctl and HTTP see of this node. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -94,24 +93,34 @@ static unsigned list_alarms(void *ctx, struct control_alarm *out, unsigned max)
     return count;
 }
 
-/* Settings that only a start can change, by name, when they differ. */
+/* Settings that only a start can change and that differ: a list of names. */
 static json_t *restart_needed(const struct settings *old, const struct settings *new)
 {
     json_t *names = json_array();
-    if (strcmp(old->data_dir, new->data_dir) != 0)
-        json_array_append_new(names, json_string("data_dir"));
-    if (strcmp(old->control, new->control) != 0)
-        json_array_append_new(names, json_string("control"));
-    if (old->loops != new->loops)
-        json_array_append_new(names, json_string("loops"));
-    if (strcmp(old->log.format, new->log.format) != 0)
-        json_array_append_new(names, json_string("log.format"));
-    if (old->queue.quota_bytes != new->queue.quota_bytes)
-        json_array_append_new(names, json_string("queue.quota"));
-    if (old->history.keep_ms != new->history.keep_ms ||
-        old->history.max_bytes != new->history.max_bytes)
-        json_array_append_new(names, json_string("history"));
+    struct buf text;
+    buf_init(&text, 65536);
+    settings_need_restart(old, new, &text);
+    struct slice rest = buf_slice(&text);
+    while (rest.len > 0) {
+        struct slice line = slice_head(rest, slice_find(rest, '\n'));
+        json_array_append_new(names, control_text(line));
+        rest = slice_from(rest, line.len + 1);
+    }
+    buf_fini(&text);
     return names;
+}
+
+/* An operator has looked at the clock and vouches for it. */
+static void clock_accept(struct control_request *req, json_t *args, void *ctx)
+{
+    struct node_face *f = ctx;
+    struct wall now = wall_now();
+    char text[32];
+    (void)args;
+    wall_format_iso(now, text);
+    rights_clock_accept(f->node->rights, now);
+    control_reply(req, json_pack("{s:s}", "time", text));
+    control_finish(req, 0);
 }
 
 static void reload(void *ctx, struct control_request *req)
@@ -228,6 +237,7 @@ bool face_open(struct node *n, char *why, size_t why_size)
     if (!f->control || !open_http(f, why, why_size))
         return false;
     f->handlers = control_handlers_new(f->control, n->main, &f->sources);
+    control_register(f->control, "clock accept", CONTROL_CHANGES, clock_accept, f);
     return true;
 }
 

@@ -23,7 +23,7 @@ _batonctl() {
         esac
     done
     case $command:$sub in
-    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log $global -c --version" -- "$cur")) ;;
+    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log clock $global -c --version" -- "$cur")) ;;
     queue:) COMPREPLY=($(compgen -W "ls show shape $filters $global" -- "$cur")) ;;
     queue:show) COMPREPLY=($(compgen -W "--headers $global" -- "$cur")) ;;
     queue:*) COMPREPLY=($(compgen -W "$filters $global" -- "$cur")) ;;

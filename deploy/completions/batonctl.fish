@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for batonctl(1)
 function __batonctl_wants_command
-    not __fish_seen_subcommand_from status queue trace resolve events reload log
+    not __fish_seen_subcommand_from status queue trace resolve events reload log clock
 end
 function __batonctl_filters
     __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
@@ -19,6 +19,7 @@ complete -c batonctl -n __batonctl_wants_command -a trace -d 'The timeline of a 
 complete -c batonctl -n __batonctl_wants_command -a resolve -d 'Ask our resolver'
 complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as it is logged'
 complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'
+complete -c batonctl -n __batonctl_wants_command -a clock -d 'accept: vouch for the clock'
 complete -c batonctl -n __batonctl_wants_command -a log -d 'Set the log level'
 complete -c batonctl -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from ls show shape' -a 'ls show shape'
 complete -c batonctl -n __batonctl_filters -l from -x -d 'Sender'
