@@ -68,6 +68,7 @@ static bool get_gossip(
         !get_u8(from->start, UINT8_MAX, &out->start))
         return false;
     out->count = (uint8_t)from->n_entry;
+    out->after = from->after;
     for (size_t i = 0; i < from->n_entry; i++) {
         const Baton__Wire__GossipEntry *entry = from->entry[i];
         if (delta && !get_gossip_row(entry, &out->u.row[i]))

@@ -71,6 +71,7 @@ static void put_gossip(
     baton__wire__gossip__init(&s->u.gossip.m);
     s->u.gossip.m.reply_wanted = m->reply_wanted;
     s->u.gossip.m.start = m->start;
+    s->u.gossip.m.after = m->after;
     s->u.gossip.m.n_entry = m->count;
     s->u.gossip.m.entry = s->u.gossip.at;
     for (uint8_t i = 0; i < m->count; i++) {
