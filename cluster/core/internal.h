@@ -187,7 +187,7 @@ struct peer {
     /* freeze detection: smallest local_recv - remote_send seen */
     bool d_valid;
     int64_t d_min;
-    uint64_t d_at, d_clock, d_window;
+    uint64_t d_at, d_clock;
     int64_t d_low; /* smallest of the running window */
     uint32_t d_epoch;
     /* SYNC */

@@ -111,25 +111,20 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
         p->d_valid = true;
         p->d_epoch = env->from_epoch;
         p->d_min = p->d_low = d;
-        p->d_at = p->d_window = core->now;
+        p->d_at = core->now;
         return false;
     }
     int64_t drift = (int64_t)((core->now - p->d_at) / 1000000 * core->p.rho_ppm);
     p->d_epoch = env->from_epoch;
-    bool lost = d < p->d_min - drift - (int64_t)(250 * CORE_MS);
-    if (d <= p->d_min + drift) { /* explained by drift alone: the new anchor, no delay in it */
-        p->d_min = d;
-        p->d_at = core->now;
-    }
-    /* the peer's clock may have lost time too: then an old minimum would hide our loss */
     p->d_low = d < p->d_low ? d : p->d_low;
-    if (core->now > p->d_window + 30 * CORE_SEC) {
-        if (p->d_low > p->d_min) {
-            p->d_min = p->d_low;
-            p->d_at = core->now;
-        }
+    bool lost = d < p->d_min - drift - (int64_t)(250 * CORE_MS);
+    /* The reference stands for a whole window: frames that waited while we stood still bring
+     * it down in small steps, and each step alone looks like a shorter delay. A new window
+     * also forgets an old minimum that the peer's own lost time has made too low. */
+    if (lost || core->now > p->d_at + 30 * CORE_SEC) {
+        p->d_min = lost ? d : p->d_low;
         p->d_low = d;
-        p->d_window = core->now;
+        p->d_at = core->now;
     }
     return lost;
 }
