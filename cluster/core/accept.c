@@ -34,7 +34,8 @@ static bool may_accept(struct core *core, const struct core_event *e)
 {
     bool open = core->state == CORE_SYNC || core->state == CORE_READY;
     /* mail taken for long without a lease could not be delivered from here */
-    bool led = core->cfg.mode == MODE_STATIC || core->now < core->lease_lost_at + 30 * CORE_SEC;
+    bool led =
+        core->cfg.mode == MODE_STATIC || core->now < core->lease_lost_at + 30 * CORE_SEC;
     return open && led && !core->draining && !core->storage_full &&
            core->commit_age < 5 * CORE_SEC && accept_find(core, 0) &&
            e->u.accept.part_count > 0 && e->u.accept.part_count <= 16 &&
@@ -42,7 +43,8 @@ static bool may_accept(struct core *core, const struct core_event *e)
            core->unit_count + 16 < core->limits.units / 10 * 7 + 16;
 }
 
-static void fill(struct core *core, struct unit *u, const struct core_event *e, uint8_t rcpts)
+static void fill(
+    struct core *core, struct unit *u, const struct core_event *e, uint8_t rcpts)
 {
     u->term = 1;
     u->owner = core->self;
@@ -58,8 +60,8 @@ static void fill(struct core *core, struct unit *u, const struct core_event *e, 
         u->flags |= UF_NULL_SENDER;
 }
 
-static struct unit *add_part(struct core *core, const struct core_event *e, uint32_t part,
-                             uint32_t accept)
+static struct unit *add_part(
+    struct core *core, const struct core_event *e, uint32_t part, uint32_t accept)
 {
     struct unit_id id = {.hi = e->u.accept.wall_ms << 16 | (core->node & 0xffff),
         .lo = (core->node >> 16) << 48 | (uint64_t)(core->epoch & 0xffffff) << 24 |
@@ -170,7 +172,7 @@ static void commit(struct core *core, struct accept *a)
     a->handle = 0;
     for (uint8_t i = 0; i < a->part_count; i++) {
         struct unit *u = &core->unit[a->unit[i]];
-        u->flags &= (uint16_t) ~UF_ACCEPTING;
+        u->flags &= (uint16_t)~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
         unit_review(core, u);
@@ -246,7 +248,7 @@ static void abort_end(struct core *core, struct accept *a, enum accept_reply wha
         struct unit *u = &core->unit[a->unit[i]];
         struct work *w = work_of(core, u);
         uint16_t acked = w ? w->acked : 0;
-        u->flags &= (uint16_t) ~UF_ACCEPTING;
+        u->flags &= (uint16_t)~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
         gc_start(core, u);
@@ -259,7 +261,8 @@ static void abort_run(struct core *core, struct accept *a, struct unit *u, struc
 {
     if (abort_told(core, a)) {
         /* without a lease an heir may own a copy by now and deliver it: say nothing */
-        bool sure = session_lease(core, 0) || all_told(core, a) || MUT(core, MUT_451_FENCED);
+        bool sure =
+            session_lease(core, 0) || all_told(core, a) || MUT(core, MUT_451_FENCED);
         abort_end(core, a, sure ? REPLY_451 : REPLY_CLOSE);
         return;
     }
@@ -269,7 +272,8 @@ static void abort_run(struct core *core, struct accept *a, struct unit *u, struc
     }
     for (int j = 0; j < u->list_count && w->storing; j++) {
         struct core_msg m = {.kind = MSG_DONE, .env.lane = lane_of(u)};
-        if (u->list[j] == core->self || (w->acked >> j & 1) || MUT(core, MUT_ABORT_NO_SEND))
+        if (u->list[j] == core->self || (w->acked >> j & 1) ||
+            MUT(core, MUT_ABORT_NO_SEND))
             continue;
         unit_row_out(core, u, &m.u.unit.row);
         core_send(core, u->list[j], &m);
@@ -377,7 +381,7 @@ void accept_cut(struct core *core)
         a->handle = 0;
         for (uint8_t j = 0; j < a->part_count; j++) {
             struct unit *u = &core->unit[a->unit[j]];
-            u->flags &= (uint16_t) ~UF_ACCEPTING;
+            u->flags &= (uint16_t)~UF_ACCEPTING;
             work_drop(core, u);
         }
     }

@@ -20,8 +20,9 @@ static uint64_t heir_delay(struct core *core, const struct unit *u)
     return rank * HEIR_STEP_NS;
 }
 
-/* A holder now down may have delivered while we were away, and what we heard of it in memory
- * went with our last session: worth waiting for. One that was fenced before cannot have. */
+/* A holder now down may have delivered while we were away, and what we heard of it in
+ * memory went with our last session: worth waiting for. One that was fenced before cannot
+ * have. */
 static bool could_have_claimed(const struct core *core, const struct unit *u)
 {
     if (MUT(core, MUT_NO_STALE_WAIT) || u->state != UNIT_LIVE || !(u->flags & UF_BEFORE))
@@ -65,7 +66,8 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
         return false;
     if (!(u->flags & UF_VERIFY) && u->state == UNIT_LIVE)
         return false;
-    return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave || w->steal;
+    return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave ||
+           w->steal;
 }
 
 /* Rule W: a fenced holder that is passed over may have been an owner that we never heard
@@ -73,23 +75,26 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
 static bool is_wide(const struct core *core, const struct unit *u)
 {
     /* an owner that this session never met may have told others what we do not know */
-    if (u->owner != core->self && !core->peer[u->owner].synced && !MUT(core, MUT_UNSYNCED))
+    if (u->owner != core->self && !core->peer[u->owner].synced &&
+        !MUT(core, MUT_UNSYNCED))
         return true;
     for (int i = 0; i < u->list_count; i++)
-        if (u->list[i] != core->self && u->list[i] != u->owner && peer_down(core, u->list[i]))
+        if (u->list[i] != core->self && u->list[i] != u->owner &&
+            peer_down(core, u->list[i]))
             return !MUT(core, MUT_NARROW_CLAIM);
     return false;
 }
 
-static bool outside(const struct core *core, const struct unit *u, const struct work *w,
-                    uint8_t slot)
+static bool outside(
+    const struct core *core, const struct unit *u, const struct work *w, uint8_t slot)
 {
     return slot != core->self && peer_member(core, slot) && !peer_down(core, slot) &&
-           core->peer[slot].known && unit_list_find(u, slot) < 0 && !bit_get(w->wide, slot);
+           core->peer[slot].known && unit_list_find(u, slot) < 0 &&
+           !bit_get(w->wide, slot);
 }
 
 static void request(struct core *core, const struct unit *u, const struct work *w,
-                    uint8_t slot, bool steal)
+    uint8_t slot, bool steal)
 {
     struct core_msg m = {.kind = MSG_CLAIM_REQ};
     unit_row_out(core, u, &m.u.unit.row);
@@ -103,9 +108,11 @@ static void request(struct core *core, const struct unit *u, const struct work *
 static void ask(struct core *core, struct unit *u, struct work *w)
 {
     int owner_at = unit_list_find(u, u->owner);
-    bool owner_lives = u->owner != core->self && !unit_owner_down(core, u) && !w->owner_gave;
+    bool owner_lives =
+        u->owner != core->self && !unit_owner_down(core, u) && !w->owner_gave;
     for (int i = 0; i < u->list_count; i++) {
-        if (u->list[i] == core->self || peer_down(core, u->list[i]) || (w->acked >> i & 1))
+        if (u->list[i] == core->self || peer_down(core, u->list[i]) ||
+            (w->acked >> i & 1))
             continue;
         if (owner_lives && i != owner_at)
             continue; /* its consent is what the others want to see */
@@ -124,7 +131,8 @@ static bool complete(const struct core *core, const struct unit *u, const struct
     if (MUT(core, MUT_NO_CONSENT))
         return !w->steal;
     for (int i = 0; i < u->list_count; i++)
-        if (u->list[i] != core->self && !peer_down(core, u->list[i]) && !(w->acked >> i & 1))
+        if (u->list[i] != core->self && !peer_down(core, u->list[i]) &&
+            !(w->acked >> i & 1))
             return false;
     for (uint8_t i = 1; i <= core->peer_count && is_wide(core, u); i++)
         if (outside(core, u, w, i))
@@ -132,7 +140,8 @@ static bool complete(const struct core *core, const struct unit *u, const struct
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave;
 }
 
-/* C2a: a consent given before a fence was known covers less than what we now pass over. */
+/* C2a: a consent given before a fence was known covers less than what we now pass over.
+ */
 static void ask_again(const struct core *core, struct work *w)
 {
     w->fences = core->fences;
@@ -204,7 +213,8 @@ void claim_run(struct core *core, struct unit *u, struct work *w)
         return;
     }
     ask(core, u, w);
-    work_wake(core, w, work_backoff(core, w, 300 * CORE_MS) + core_below(core, 100 * CORE_MS));
+    work_wake(
+        core, w, work_backoff(core, w, 300 * CORE_MS) + core_below(core, 100 * CORE_MS));
     w->tries++;
 }
 
@@ -212,7 +222,8 @@ void claim_run(struct core *core, struct unit *u, struct work *w)
 
 static void hold_doubt(struct core *core, struct unit *u, uint64_t how_long)
 {
-    if (!(u->doubt & unit_all(u)) || u->state != UNIT_LIVE || MUT(core, MUT_NO_DOUBT_HOLD))
+    if (!(u->doubt & unit_all(u)) || u->state != UNIT_LIVE ||
+        MUT(core, MUT_NO_DOUBT_HOLD))
         return;
     struct work *w = work_get(core, u, WORK_OWN);
     if (!w) {
@@ -259,7 +270,7 @@ void reown(struct core *core, struct unit *u)
 /* ---- the one who is asked ---- */
 
 static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
-                   enum unit_answer what, const struct unit *u)
+    enum unit_answer what, const struct unit *u)
 {
     struct core_msg m = {.kind = MSG_CLAIM_RSP};
     m.u.unit.answer = (uint8_t)what;
@@ -272,8 +283,8 @@ static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
 }
 
 /* Did the owner that our record names agree to this claim? */
-static bool owner_agreed(const struct core *core, const struct unit *u,
-                         const struct msg_unit *q)
+static bool owner_agreed(
+    const struct core *core, const struct unit *u, const struct msg_unit *q)
 {
     uint64_t owner = core->peer[u->owner].node;
     if (q->owner_gave && q->row.owner == owner)
@@ -295,8 +306,8 @@ static bool conflict(struct core *core, uint8_t slot, struct unit *u)
     return false;
 }
 
-static void consent(struct core *core, uint8_t slot, const struct core_msg *msg,
-                    struct unit *u)
+static void consent(
+    struct core *core, uint8_t slot, const struct core_msg *msg, struct unit *u)
 {
     unit_lost_ownership(core, u);
     unit_digest(core, u);
@@ -310,8 +321,8 @@ static void consent(struct core *core, uint8_t slot, const struct core_msg *msg,
 }
 
 /* T: the live owner gives a unit away, if nothing of it is under way. */
-static void asked_as_owner(struct core *core, uint8_t slot, const struct core_msg *msg,
-                           struct unit *u)
+static void asked_as_owner(
+    struct core *core, uint8_t slot, const struct core_msg *msg, struct unit *u)
 {
     const struct work *w = work_of(core, u);
     bool busy = (w && w->kind == WORK_OWN && (w->attempt || w->hold_until > core->now)) ||
@@ -358,8 +369,8 @@ void claim_req(struct core *core, uint8_t slot, const struct core_msg *msg)
         answer(core, slot, msg, ANS_REJECT, u);
         return;
     }
-    bool free = u->owner == slot || unit_owner_down(core, u) || owner_agreed(core, u, q) ||
-                MUT(core, MUT_CONSENT_AGAIN);
+    bool free = u->owner == slot || unit_owner_down(core, u) ||
+                owner_agreed(core, u, q) || MUT(core, MUT_CONSENT_AGAIN);
     if (!free || conflict(core, slot, u) || (u->flags & UF_ACCEPTING)) {
         SOMETIMES(core, ST_BUSY);
         unit_store(core, u, 0);
@@ -371,8 +382,8 @@ void claim_req(struct core *core, uint8_t slot, const struct core_msg *msg)
 
 /* ---- answers ---- */
 
-static void said_no(struct core *core, struct unit *u, struct work *w,
-                    const struct unit_row *row)
+static void said_no(
+    struct core *core, struct unit *u, struct work *w, const struct unit_row *row)
 {
     unit_merge(core, u, row);
     unit_store(core, u, 0);

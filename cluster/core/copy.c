@@ -80,7 +80,8 @@ uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused)
             continue;
         uint64_t s = score(core, u, i);
         bool fresh_zone = !zone_used(core, u, i);
-        if (best == 0 || fresh_zone > best_new || (fresh_zone == best_new && s > best_score)) {
+        if (best == 0 || fresh_zone > best_new ||
+            (fresh_zone == best_new && s > best_score)) {
             best = i;
             best_score = s;
             best_new = fresh_zone;
@@ -103,15 +104,16 @@ void copy_send(struct core *core, struct unit *u, int i)
     core_send(core, u->list[i], &m);
 }
 
-/* Whoever got a copy before may know a list without the new name: as heir it would not ask
- * that node, and must be told before the next dot (rule N). */
+/* Whoever got a copy before may know a list without the new name: as heir it would not
+ * ask that node, and must be told before the next dot (rule N). */
 void list_grew(struct unit *u, struct work *w)
 {
     u->flags |= UF_NARROW;
     w->narrow = (uint16_t)((1u << (u->list_count - 1)) - 1);
 }
 
-static bool names_all(const struct core *core, const struct unit *u, const struct unit_row *row)
+static bool names_all(
+    const struct core *core, const struct unit *u, const struct unit_row *row)
 {
     for (int i = 0; i < u->list_count; i++) {
         int j = 0;
@@ -149,8 +151,8 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         work_wake(core, w, core->now);
 }
 
-/* Holders that are missing are replaced, what is too much is released. True while there is
- * something to do. */
+/* Holders that are missing are replaced, what is too much is released. True while there
+ * is something to do. */
 static bool release_extra(struct core *core, struct unit *u, struct work *w)
 {
     uint8_t have = unit_holders(core, u);
@@ -198,7 +200,8 @@ static bool wants_holder(const struct core *core, const struct unit *u, uint8_t 
     return have + pending < core->cfg.copies;
 }
 
-/* Copies that are asked for at once, and again every hedge_ns. True if some are missing. */
+/* Copies that are asked for at once, and again every hedge_ns. True if some are missing.
+ */
 bool copy_send_due(struct core *core, struct unit *u, struct work *w)
 {
     bool again = core->now >= w->copies_at + core->p.hedge_ns, busy = false;
@@ -223,7 +226,7 @@ static void narrow_settled(const struct core *core, struct unit *u, const struct
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && (w->narrow >> i & 1))
             return;
-    u->flags &= (uint16_t) ~UF_NARROW;
+    u->flags &= (uint16_t)~UF_NARROW;
 }
 
 bool copy_repair(struct core *core, struct unit *u, struct work *w)
@@ -249,7 +252,7 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w)
 /* ---- the holder's side ---- */
 
 static void copy_answer(struct core *core, uint8_t slot, const struct core_msg *msg,
-                        enum unit_answer what, const struct unit *u, uint64_t token)
+    enum unit_answer what, const struct unit *u, uint64_t token)
 {
     struct core_msg m = {.kind = MSG_COPY_ACK, .env.lane = LANE_CONTROL};
     m.u.unit.answer = (uint8_t)what;
@@ -263,8 +266,8 @@ static void copy_answer(struct core *core, uint8_t slot, const struct core_msg *
         core_send(core, slot, &m);
 }
 
-/* Rule E: a frame that may bring a unit into being must be young by *our* clock, or one that
- * sat in a pipe while the unit was finished and forgotten would resurrect it. */
+/* Rule E: a frame that may bring a unit into being must be young by *our* clock, or one
+ * that sat in a pipe while the unit was finished and forgotten would resurrect it. */
 static bool echo_fresh(struct core *core, const struct core_env *env)
 {
     if (MUT(core, MUT_NO_ECHO))
@@ -273,11 +276,12 @@ static bool echo_fresh(struct core *core, const struct core_env *env)
            core->now < env->echo_ns + core->p.frame_ns;
 }
 
-static enum unit_answer copy_refusal(struct core *core, uint8_t slot,
-                                     const struct core_msg *msg)
+static enum unit_answer copy_refusal(
+    struct core *core, uint8_t slot, const struct core_msg *msg)
 {
     const struct unit_row *row = &msg->u.unit.row;
-    if (msg->env.from_epoch <= core->peer[slot].fenced && !MUT(core, MUT_NO_FENCE_CHECK)) {
+    if (msg->env.from_epoch <= core->peer[slot].fenced &&
+        !MUT(core, MUT_NO_FENCE_CHECK)) {
         SOMETIMES(core, ST_COPY_FENCED);
         return ANS_STALE;
     }
@@ -295,8 +299,8 @@ static enum unit_answer copy_refusal(struct core *core, uint8_t slot,
     return ANS_OK;
 }
 
-static void copy_known(struct core *core, uint8_t slot, const struct core_msg *msg,
-                       struct unit *u)
+static void copy_known(
+    struct core *core, uint8_t slot, const struct core_msg *msg, struct unit *u)
 {
     const struct unit_row *row = &msg->u.unit.row;
     if (u->state != UNIT_LIVE) {

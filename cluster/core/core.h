@@ -7,8 +7,8 @@
  * random numbers only from its own generator. One thread owns a core. The protocol, its
  * reasons and the table of legal states are in cluster/README.md.
  *
- * The caller: reads its clock, makes an event, calls core_step, carries out the commands in
- * order. Stores must reach the disk in the order of their tokens; each is answered by
+ * The caller: reads its clock, makes an event, calls core_step, carries out the commands
+ * in order. Stores must reach the disk in the order of their tokens; each is answered by
  * EV_STORED once it is durable. A store whose `may_fail` is 0 must not fail: the process
  * ends instead (a failed fsync leaves nobody knowing what is on disk).
  */
@@ -49,7 +49,7 @@ struct core_params {
     uint64_t lease_ns;
     uint32_t rho_ppm;
     uint64_t renew_ns, start_margin_ns, dot_margin_ns, grace_ns; /* from lease_ns */
-    uint64_t doubt_ns;     /* H_doubt */
+    uint64_t doubt_ns;                                           /* H_doubt */
     uint64_t own_doubt_ns; /* the same after an own restart: nobody else can know */
     uint64_t stale_ns;     /* H_stale */
     uint64_t frame_ns;     /* how old the echo of a copy may be (rule E) */
@@ -204,7 +204,7 @@ enum store_op_kind {
 };
 
 struct store_op {
-    uint8_t kind; /* enum store_op_kind */
+    uint8_t kind;           /* enum store_op_kind */
     uint64_t accept_handle; /* first row of an accept: body and envelope go with it */
     uint64_t copy_from;     /* first row of a copy: body came with that node's frame */
     union {
@@ -268,9 +268,10 @@ size_t core_size(const struct core_limits *limits);
 /* Puts a core into mem (core_size bytes, 16-byte aligned, zeroed or not). Keeps nothing
  * else of the caller's. Then: EV_BOOT_* for each stored row, EV_BOOT_END. */
 struct core *core_init(void *mem, const struct core_limits *limits,
-                       const struct core_params *params, uint64_t node, uint64_t seed);
+    const struct core_params *params, uint64_t node, uint64_t seed);
 
 /* One event. Time first: expired timers fire before the event is looked at. */
-void core_step(struct core *core, const struct core_event *event, struct core_commands *out);
+void core_step(
+    struct core *core, const struct core_event *event, struct core_commands *out);
 
 #endif

@@ -22,7 +22,8 @@ static uint64_t new_attempt(struct core *core)
     return session_tag(core) << 24 | core->attempt_counter;
 }
 
-/* Recipients that may be tried now: not final, and not in doubt while the doubt is held. */
+/* Recipients that may be tried now: not final, and not in doubt while the doubt is held.
+ */
 static uint64_t open_rcpts(const struct core *core, const struct unit *u)
 {
     const struct work *w = work_of(core, u);
@@ -56,7 +57,8 @@ void deliver_suspend(struct core *core, struct unit *u)
 static void send_intent(struct core *core, struct unit *u, struct work *w)
 {
     for (int i = 0; i < u->list_count; i++) {
-        if (u->list[i] == core->self || peer_down(core, u->list[i]) || (w->acked >> i & 1))
+        if (u->list[i] == core->self || peer_down(core, u->list[i]) ||
+            (w->acked >> i & 1))
             continue;
         /* the lane of the copy: a copy sent before it can never come after it */
         struct core_msg m = {.kind = MSG_INTENT, .env.lane = lane_of(u)};
@@ -106,8 +108,8 @@ static void check_intent(struct core *core, struct unit *u, struct work *w)
     c->u.unit.attempt = w->attempt;
 }
 
-static void answer_attempt(struct core *core, const struct core_event *e, uint64_t attempt,
-                           uint64_t rcpts)
+static void answer_attempt(
+    struct core *core, const struct core_event *e, uint64_t attempt, uint64_t rcpts)
 {
     struct core_command *c = core_cmd(core, CMD_ATTEMPT);
     memset(&c->u.unit, 0, sizeof(c->u.unit));
@@ -160,8 +162,8 @@ void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
 
 /* ---- outcomes ---- */
 
-static void send_outcome(struct core *core, struct unit *u, uint64_t attempt, uint64_t rcpts,
-                         uint16_t acked)
+static void send_outcome(
+    struct core *core, struct unit *u, uint64_t attempt, uint64_t rcpts, uint16_t acked)
 {
     for (int i = 0; i < u->list_count; i++) {
         if (u->list[i] == core->self || peer_down(core, u->list[i]) || (acked >> i & 1))
@@ -178,10 +180,10 @@ static void send_outcome(struct core *core, struct unit *u, uint64_t attempt, ui
     }
 }
 
-/* What was delivered or failed is so for ever. But "deferred" ends only the doubt of that very
- * attempt: another session may have sent a dot since. */
+/* What was delivered or failed is so for ever. But "deferred" ends only the doubt of that
+ * very attempt: another session may have sent a dot since. */
 static void take_outcome(struct core *core, struct unit *u, uint64_t delivered,
-                         uint64_t failed, uint64_t settled)
+    uint64_t failed, uint64_t settled)
 {
     unit_digest(core, u);
     u->delivered |= delivered;
@@ -209,7 +211,8 @@ void outcome_event(struct core *core, const struct core_event *e)
     if (current)
         w->attempt = 0;
     if (!unit_believes(core, u) || u->state == UNIT_LIVE)
-        send_outcome(core, u, e->u.attempt.attempt, settled, 0); /* before the own fsync */
+        send_outcome(
+            core, u, e->u.attempt.attempt, settled, 0); /* before the own fsync */
     unit_store(core, u, 0);
     if (!unit_believes(core, u))
         return;
@@ -300,7 +303,7 @@ void own_run(struct core *core, struct unit *u, struct work *w)
 /* ---- the holder's side ---- */
 
 static void ack_attempt(struct core *core, uint8_t slot, uint8_t kind,
-                        const struct core_msg *msg, enum unit_answer what, bool durable)
+    const struct core_msg *msg, enum unit_answer what, bool durable)
 {
     struct core_msg m = {.kind = kind};
     m.u.attempt.id = msg->u.attempt.id;
@@ -321,7 +324,8 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     if (!u) {
         if (a->narrow)
-            grave_dig(core, &a->id); /* the owner goes on as if no copy ever comes in here */
+            grave_dig(
+                core, &a->id); /* the owner goes on as if no copy ever comes in here */
         ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_UNKNOWN, false);
         return;
     }
@@ -338,8 +342,8 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
 }
 
 /* A fact for the owner that comes from a session which no longer is. */
-static void forward(struct core *core, uint8_t slot, const struct core_msg *msg,
-                    const struct unit *u)
+static void forward(
+    struct core *core, uint8_t slot, const struct core_msg *msg, const struct unit *u)
 {
     if (u->owner == slot || u->owner == core->self)
         return;

@@ -10,14 +10,14 @@ void gc_start(struct core *core, struct unit *u)
     if (w && (w->kind == WORK_GC || w->kind == WORK_ACCEPT))
         return;
     if (u->flags & UF_STARTED)
-        u->flags &= (uint16_t) ~UF_STARTED;
+        u->flags &= (uint16_t)~UF_STARTED;
     w = work_get(core, u, WORK_GC);
     if (w)
         gc_run(core, u, w);
 }
 
-static bool counts_as_acked(const struct core *core, const struct unit *u,
-                            const struct work *w, int i)
+static bool counts_as_acked(
+    const struct core *core, const struct unit *u, const struct work *w, int i)
 {
     if (u->list[i] == core->self || (w->acked >> i & 1) || !peer_member(core, u->list[i]))
         return true;
@@ -39,7 +39,8 @@ static void forget_all(struct core *core, struct unit *u)
         }
     bool moved = u->term > 1;
     unit_drop(core, u);
-    if (moved) /* nobody else ever sent copies of a unit that stayed with its first owner */
+    if (moved) /* nobody else ever sent copies of a unit that stayed with its first owner
+                */
         grave_dig(core, &id);
 }
 
@@ -72,7 +73,8 @@ void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     const struct msg_unit *a = &msg->u.unit;
     struct unit *u = unit_find(core, &a->row.id);
     if (!u) {
-        /* a tombstone that names us as owner, and we forgot it: so all have acknowledged */
+        /* a tombstone that names us as owner, and we forgot it: so all have acknowledged
+         */
         if (a->answer == ANS_TOMB && a->row.owner == core->node) {
             struct core_msg m = {.kind = MSG_FORGET, .u = msg->u};
             core_send(core, slot, &m);
@@ -102,7 +104,7 @@ void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
 /* ---- the holder ---- */
 
 static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
-                   enum unit_answer what, const struct unit *u)
+    enum unit_answer what, const struct unit *u)
 {
     struct core_msg m = {.kind = MSG_DONE_ACK, .env.lane = LANE_CONTROL};
     m.u.unit.answer = (uint8_t)what;
@@ -115,7 +117,7 @@ static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
 
 /* An abort is no fact: it binds only holders that still see its sender as owner. */
 static bool abort_binds(const struct core *core, const struct unit *u, uint8_t slot,
-                        const struct core_msg *msg)
+    const struct core_msg *msg)
 {
     return u->owner == slot && u->term <= msg->u.unit.row.term &&
            msg->env.from_epoch > core->peer[slot].fenced;
@@ -134,7 +136,8 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     }
     struct unit_row facts = *row;
-    if (row->state == UNIT_ABORTED && !(u->state == UNIT_ABORTED || abort_binds(core, u, slot, msg)))
+    if (row->state == UNIT_ABORTED &&
+        !(u->state == UNIT_ABORTED || abort_binds(core, u, slot, msg)))
         facts.state = UNIT_LIVE;
     if (unit_believes(core, u)) {
         unit_merge(core, u, &facts);
@@ -161,8 +164,8 @@ void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &id);
     if (!u || u->state == UNIT_LIVE || unit_believes(core, u))
         return;
-    /* Copies of a unit that stayed with its first owner came in this lane, before this frame:
-     * their numbers are too old by now. Any other may still be on its way. */
+    /* Copies of a unit that stayed with its first owner came in this lane, before this
+     * frame: their numbers are too old by now. Any other may still be on its way. */
     bool last = u->term == 1 && u->owner == slot && msg->env.lane == lane_of(u);
     unit_store_delete(core, u);
     unit_drop(core, u);

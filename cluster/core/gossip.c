@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows that only their actor writes, spread by push-pull: a digest of newest versions, then
- * what is missing, in the order of versions and without gaps. The carrier of reputation,
- * load and node state; the core does not look into values.
+ * Rows that only their actor writes, spread by push-pull: a digest of newest versions,
+ * then what is missing, in the order of versions and without gaps. The carrier of
+ * reputation, load and node state; the core does not look into values.
  */
 #include "cluster/core/internal.h"
 
@@ -42,7 +42,8 @@ void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t l
     struct gossip_cell *c = find_or_new(core, core->self, key);
     if (!c || length > CORE_GOSSIP_VALUE)
         return;
-    if (c->row.version && c->row.length == length && memcmp(c->row.value, value, length) == 0)
+    if (c->row.version && c->row.length == length &&
+        memcmp(c->row.value, value, length) == 0)
         return;
     c->row.length = length;
     memcpy(c->row.value, value, length);
@@ -75,9 +76,10 @@ static void send_digest(struct core *core, uint8_t to, uint8_t start, bool reply
     struct core_msg m = {.kind = MSG_GOSSIP_DIGEST};
     m.u.gossip.start = start;
     m.u.gossip.reply_wanted = reply;
-    for (uint8_t i = start; i <= core->peer_count && m.u.gossip.count < CORE_DIGEST_ROWS; i++)
-        m.u.gossip.u.digest[m.u.gossip.count++] = (struct gossip_digest){core->peer[i].node,
-            core->peer[i].actor_epoch, core->peer[i].actor_version};
+    for (uint8_t i = start; i <= core->peer_count && m.u.gossip.count < CORE_DIGEST_ROWS;
+         i++)
+        m.u.gossip.u.digest[m.u.gossip.count++] = (struct gossip_digest){
+            core->peer[i].node, core->peer[i].actor_epoch, core->peer[i].actor_version};
     if (m.u.gossip.count)
         core_send(core, to, &m);
 }
@@ -93,7 +95,8 @@ void gossip_timer(struct core *core)
     uint8_t at = (uint8_t)core_below(core, core->peer_count);
     for (uint8_t k = 0; k < core->peer_count; k++) {
         uint8_t to = (uint8_t)((at + k) % core->peer_count + 1);
-        if (to == core->self || !peer_member(core, to) || core->peer[to].swim != SWIM_ALIVE)
+        if (to == core->self || !peer_member(core, to) ||
+            core->peer[to].swim != SWIM_ALIVE)
             continue;
         for (uint8_t s = 1; s <= core->peer_count; s = (uint8_t)(s + CORE_DIGEST_ROWS))
             send_digest(core, to, s, true);
@@ -104,8 +107,8 @@ void gossip_timer(struct core *core)
 /* ---- deltas ---- */
 
 /* The row of the actor with the smallest version above `after`. */
-static const struct gossip_row *next_row(const struct core *core, uint8_t slot, uint32_t epoch,
-                                         uint64_t after)
+static const struct gossip_row *next_row(
+    const struct core *core, uint8_t slot, uint32_t epoch, uint64_t after)
 {
     const struct gossip_row *best = NULL;
     for (uint32_t i = 0; i < core->cell_count; i++) {
@@ -117,7 +120,8 @@ static const struct gossip_row *next_row(const struct core *core, uint8_t slot, 
     return best;
 }
 
-static int send_rows(struct core *core, uint8_t to, uint8_t slot, uint64_t after, int frames)
+static int send_rows(
+    struct core *core, uint8_t to, uint8_t slot, uint64_t after, int frames)
 {
     uint32_t epoch = core->peer[slot].actor_epoch;
     const struct gossip_row *r = next_row(core, slot, epoch, after);
@@ -169,8 +173,8 @@ static void take_row(struct core *core, const struct gossip_row *r, uint64_t aft
     }
     if (after > p->actor_version)
         return; /* a frame before this one was lost: never skip */
-    struct gossip_cell *c = r->version > p->actor_version ? find_or_new(core, slot, r->key)
-                                                          : NULL;
+    struct gossip_cell *c =
+        r->version > p->actor_version ? find_or_new(core, slot, r->key) : NULL;
     if (!c)
         return;
     c->row = *r;

@@ -1,117 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * State of a core and the calls between its files. For cluster/core and for the simulator's
- * oracle, which reads it with god's eyes; for nobody else.
+ * State of a core and the calls between its files. For cluster/core and for the
+ * simulator's oracle, which reads it with god's eyes; for nobody else.
  */
 #ifndef CLUSTER_CORE_INTERNAL_H
 #define CLUSTER_CORE_INTERNAL_H
 
 #include "cluster/core/core.h"
+#include "cluster/core/switches.h"
 
 #define SLOTS (CORE_MEMBERS_MAX + 8) /* 0 is nobody; removed nodes keep their slot */
 #define NIL UINT32_MAX
 #define GRANT_RING 8
 #define ROUND_RING 16
 #define SYNC_WINDOW 16
-
-/* ---- switches that break one rule each; compiled only for the simulator ---- */
-enum mutant {
-    MUT_NONE,
-    MUT_NO_QUARANTINE,     /* a restarted voter fences at once */
-    MUT_LEASE_FROM_RECEIPT, /* lease counted from the arrival of the grant */
-    MUT_MAJORITY_OF_ALIVE, /* quorum counted over the nodes heard lately */
-    MUT_FENCE_EARLY,       /* a voter fences while its promise runs */
-    MUT_GRANT_FENCED,      /* a voter renews a fenced session */
-    MUT_NO_SYNC,           /* re-own without SYNC */
-    MUT_NO_TABLE,          /* session opens without the session table */
-    MUT_LEARN_MINE,        /* ownership learned from another node */
-    MUT_REOWN_ANY,         /* re-own of left-over consents */
-    MUT_NO_CONSENT,        /* claim ends without asking the holders */
-    MUT_NO_TIE,            /* versions compared by term alone */
-    MUT_CONSENT_AGAIN,     /* consent although the owner lives */
-    MUT_ACK_BEFORE_DURABLE,
-    MUT_GRANT_BEFORE_DURABLE, /* new epoch granted before it is stored */
-    MUT_NO_INTENT,         /* dot allowed before an intent is acknowledged */
-    MUT_NO_DOUBT_HOLD,     /* heir delivers recipients in doubt at once */
-    MUT_FORGET_EARLY,      /* tombstones forgotten before all acknowledged */
-    MUT_UNKNOWN_DELETES,   /* "I do not know it" deletes the holder's copy */
-    MUT_LIST_SHRINK,       /* a slow holder is dropped from the list unasked */
-    MUT_NO_GATE,           /* dots do not look at the lease */
-    MUT_ACCEPT_ONE,        /* 250 with the own copy alone */
-    MUT_NO_ECHO,           /* copies of any age are taken (rule E) */
-    MUT_NO_FENCE_CHECK,    /* copies of fenced sessions are taken */
-    MUT_DONE_NOT_LOST,     /* Done skips the nodes that are down */
-    MUT_NO_RESPONSIVE,     /* deaf nodes keep their promises */
-    MUT_ABORT_NO_SEND,     /* abort is not told to the holders */
-    MUT_OUTCOME_RIGHTS,    /* outcomes of fenced sessions are refused */
-    MUT_NO_FREEZE_CHECK,   /* lost time is not noticed */
-    MUT_SPACING,           /* v+2 without waiting */
-    MUT_NO_SEAL,           /* new voters start with an empty table */
-    MUT_NO_STALE_WAIT,     /* no wait for holders that could have claimed */
-    MUT_EPOCH_REUSED,      /* a restart keeps its epoch */
-    MUT_451_FENCED,        /* 451 although an heir may have a copy (rule A) */
-    MUT_FENCE_NEW,         /* sessions that never had a lease are fenced (rule G) */
-    MUT_NARROW_CLAIM,      /* claims ask only their list (rule W) */
-    MUT_RELEASE_KNOWER,    /* a holder is released while an attempt runs */
-    MUT_NARROW_INTENT,     /* the gate ignores holders with an older list (rule N) */
-    MUT_ANY_OUTCOME,       /* a deferral ends the doubts of other attempts */
-    MUT_OLD_CONSENT,       /* consents older than a fence count (rule C2a) */
-    MUT_REOWN_ALONE,       /* re-own although a holder is down */
-    MUT_UNSYNCED,          /* claims are not wide where the owner was never met */
-    MUT_COUNT
-};
-#ifdef CORE_SIM
-#define MUT(core, m) ((core)->mutant == (m))
-#define SOMETIMES(core, s) ((core)->sometimes[s]++)
-#else
-#define MUT(core, m) ((void)(core), false)
-#define SOMETIMES(core, s) ((void)(core))
-#endif
-
-/* Paths that a good soak must have walked. */
-enum sometimes {
-    ST_CLAIM_CONFLICT,
-    ST_CLAIM_RESTART,
-    ST_CLAIM_FINISH,
-    ST_CLAIM_UNKNOWN,
-    ST_CLAIM_REJECT_OWNER,
-    ST_LEFTOVER,
-    ST_TIE,
-    ST_RAISE,
-    ST_REOWN,
-    ST_HEDGE,
-    ST_ABORT,
-    ST_DEGRADED,
-    ST_RELEASE,
-    ST_REPAIR,
-    ST_RELAY,
-    ST_FREEZE,
-    ST_QUARANTINE,
-    ST_DEAF,
-    ST_WAIT,
-    ST_FENCED_SELF,
-    ST_FENCE_ROUND,
-    ST_RESIGN,
-    ST_STALE_ECHO,
-    ST_GRAVE,
-    ST_COPY_FENCED,
-    ST_TOMB_HIT,
-    ST_TOMB_ASK,
-    ST_DOUBT_HOLD,
-    ST_DOUBT_ENDED,
-    ST_FACT_FORWARD,
-    ST_STALE_WAIT,
-    ST_STEAL,
-    ST_SEQ_DROP,
-    ST_DIGEST_DIFF,
-    ST_SEAL,
-    ST_CFG_STEP,
-    ST_CFG_CONFLICT,
-    ST_FULL,
-    ST_BUSY,
-    ST_GC_CLAIM,
-    ST_COUNT
-};
+#define PARK_RESERVE 64 /* answers that one event may park */
 
 enum core_state {
     CORE_BOOT,    /* rows come in */
@@ -132,7 +35,7 @@ struct grant {
 /* One direction of a record stream to a peer. */
 struct sync_out {
     bool active;
-    bool finished;    /* all records acknowledged */
+    bool finished; /* all records acknowledged */
     bool end_acked;
     uint32_t serial;
     uint32_t cursor;  /* next unit index */
@@ -154,7 +57,7 @@ struct peer {
     uint32_t boot_fenced;   /* F when our session began */
     /* voter row, durable; sess_durable: what has reached the disk */
     struct sess_row sess;
-    uint64_t sess_token; /* the store that carries sess */
+    uint64_t sess_token;       /* the store that carries sess */
     uint64_t fence_hold_until; /* Resign(hold) */
     /* voter side, volatile */
     uint64_t promise_until;
@@ -163,7 +66,7 @@ struct peer {
     struct grant unheard; /* oldest grant it has not acknowledged; nonce 0: none */
     uint64_t heard_nonce; /* what the member heard from us */
     uint64_t fence_round_at, fence_started_at;
-    uint64_t down_since; /* when F >= K became true here */
+    uint64_t down_since;     /* when F >= K became true here */
     uint32_t fence_ok_epoch; /* epoch the collected answers are for */
     uint8_t fence_ok[(SLOTS + 7) / 8];
     uint64_t fence_notice_until, fence_notice_at;
@@ -191,7 +94,7 @@ struct peer {
     int64_t d_low; /* smallest of the running window */
     uint32_t d_epoch;
     /* SYNC */
-    bool synced;       /* this session of ours has synced with it (any session of it) */
+    bool synced; /* this session of ours has synced with it (any session of it) */
     uint32_t sync_epoch;
     bool sync_in_done; /* its END has come */
     uint64_t sync_req_at;
@@ -264,11 +167,11 @@ struct work {
     uint16_t asked;     /* copies sent at least once */
     uint16_t narrow;    /* may hold an older, shorter list. By list position */
     bool outcome_due;
-    bool owner_gave;  /* CLAIM: the owner consented or does not know it */
-    bool steal;       /* CLAIM: a live owner was asked to give */
-    bool storing;     /* waits for a token */
+    bool owner_gave; /* CLAIM: the owner consented or does not know it */
+    bool steal;      /* CLAIM: a live owner was asked to give */
+    bool storing;    /* waits for a token */
     bool intent_ok;
-    bool dsn;         /* outcome carries a DSN unit */
+    bool dsn; /* outcome carries a DSN unit */
     uint32_t claim_term;
     uint32_t fences; /* CLAIM: core->fences when the consents were given */
     uint32_t accept; /* index of the accept */
@@ -277,8 +180,8 @@ struct work {
     uint64_t attempt_at;
     uint64_t hold_until;
     uint64_t outcome_rcpts, outcome_attempt;
-    uint64_t prefer; /* CLAIM: not before */
-    uint64_t copies_at;   /* when copies were last sent */
+    uint64_t prefer;               /* CLAIM: not before */
+    uint64_t copies_at;            /* when copies were last sent */
     uint8_t wide[(SLOTS + 7) / 8]; /* CLAIM: members outside the list that consented */
 };
 
@@ -294,14 +197,21 @@ struct accept {
 };
 
 /* What a token releases once it is durable. */
-enum park_kind { PARK_SEND = 1, PARK_UNIT, PARK_EPOCH, PARK_SELF_VOTE, PARK_FENCE,
-    PARK_RESIGNED, PARK_CFG };
+enum park_kind {
+    PARK_SEND = 1,
+    PARK_UNIT,
+    PARK_EPOCH,
+    PARK_SELF_VOTE,
+    PARK_FENCE,
+    PARK_RESIGNED,
+    PARK_CFG
+};
 struct parked {
     uint64_t token;
     uint32_t epoch; /* guard */
     uint8_t kind;
     uint8_t slot;
-    uint8_t what;   /* PARK_UNIT: enum after */
+    uint8_t what; /* PARK_UNIT: enum after */
     struct unit_id id;
     struct core_msg msg;
 };
@@ -422,12 +332,15 @@ struct core_command *core_cmd(struct core *core, enum core_command_kind kind);
 /* Sends at once; for messages that promise nothing about the disk. */
 void core_send(struct core *core, uint8_t slot, struct core_msg *msg);
 /* Sends when everything stored so far is durable and the session is still the same. */
-void core_send_after(struct core *core, uint64_t token, uint8_t slot, struct core_msg *msg);
+void core_send_after(
+    struct core *core, uint64_t token, uint8_t slot, struct core_msg *msg);
 void core_after(struct core *core, uint64_t token, enum after what, const struct unit *u);
 void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot);
-struct core_command *core_store(struct core *core); /* op_count 0; token is core->token_last */
+struct core_command *core_store(
+    struct core *core); /* op_count 0; token is core->token_last */
 uint64_t core_store_one(struct core *core, const struct store_op *op);
 void core_new_session(struct core *core);
+void outbox_drain(struct core *core, uint64_t full_token);
 void core_die(struct core *core, const char *why);
 bool core_out_full(const struct core *core);
 uint64_t core_hash(const struct core *core);
@@ -469,8 +382,8 @@ void voter_fence_rsp(struct core *core, uint8_t slot, const struct core_msg *msg
 void voter_fence_notice(struct core *core, uint8_t slot, const struct core_msg *msg);
 void voter_resign(struct core *core, uint8_t slot, const struct core_msg *msg);
 void voter_timer(struct core *core);
-void voter_store(struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced,
-                 uint8_t flags);
+void voter_store(
+    struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced, uint8_t flags);
 void fence_done(struct core *core, uint8_t slot, uint32_t epoch, uint8_t flags);
 bool voter_quarantined(const struct core *core);
 
@@ -484,7 +397,8 @@ void unit_row_out(const struct core *core, const struct unit *u, struct unit_row
 bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row);
 uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle);
 uint64_t unit_store_delete(struct core *core, struct unit *u);
-bool unit_believes(const struct core *core, const struct unit *u); /* owner, this session */
+bool unit_believes(
+    const struct core *core, const struct unit *u); /* owner, this session */
 bool unit_right(const struct core *core, const struct unit *u);
 bool unit_settling(const struct unit *u);
 int unit_list_find(const struct unit *u, uint8_t slot);
@@ -500,7 +414,8 @@ void unit_evidence(struct core *core, const struct unit_row *row);
 bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *row);
 /* The version of row too, by C5; true if u changed. */
 bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row);
-bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);
+bool unit_newer(
+    const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);
 void unit_lost_ownership(struct core *core, struct unit *u);
 bool unit_owner_down(const struct core *core, const struct unit *u);
 void unit_attempt(struct unit *u, uint64_t attempt);
@@ -526,7 +441,8 @@ void sweep_step(struct core *core);
 void accept_event(struct core *core, const struct core_event *event);
 void accept_gone(struct core *core, uint64_t handle);
 void accept_run(struct core *core, struct unit *u, struct work *w);
-void accept_copy_answer(struct core *core, struct unit *u, struct work *w, int i, bool ok);
+void accept_copy_answer(
+    struct core *core, struct unit *u, struct work *w, int i, bool ok);
 void accept_stored(struct core *core, struct unit *u, bool full);
 void accept_aborted(struct core *core, struct unit *u);
 void accept_cut(struct core *core); /* session ends: connections close without reply */

@@ -46,7 +46,8 @@ struct row_holder {
     uint8_t status;  /* enum list_status */
 };
 
-/* A unit as it travels and as it is stored. `mine` means something only on its own disk. */
+/* A unit as it travels and as it is stored. `mine` means something only on its own disk.
+ */
 struct unit_row {
     struct unit_id id;
     uint32_t term;
@@ -182,7 +183,7 @@ struct msg_fence {
     uint32_t epoch;
     uint32_t hold_s; /* RESIGN: heirs wait that long */
     uint8_t answer;  /* enum fence_answer */
-    uint8_t flags;   /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease */
+    uint8_t flags; /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease */
 };
 
 enum cfg_op {
@@ -246,12 +247,13 @@ struct msg_attempt {
     uint32_t term;
     uint32_t due_s;
     uint8_t answer;
-    uint8_t narrow; /* INTENT: an older copy may be on its way to you; if you have none, refuse it */
+    uint8_t narrow; /* INTENT: an older copy may be on its way to you; if you have none,
+                       refuse it */
 };
 
 struct msg_sync {
-    uint32_t serial;   /* stream number, so that a late END is told from a new one */
-    uint64_t root;     /* DIGEST */
+    uint32_t serial; /* stream number, so that a late END is told from a new one */
+    uint64_t root;   /* DIGEST */
     uint64_t bucket[CORE_DIGEST_ROWS];
     uint32_t count;
 };

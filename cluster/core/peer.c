@@ -103,7 +103,8 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
 static bool lost_time(struct core *core, struct peer *p, const struct core_env *env)
 {
     int64_t d = (int64_t)(core->now - env->clock_ns);
-    /* a new session on the same boot goes on with the same clock; only a reboot starts anew */
+    /* a new session on the same boot goes on with the same clock; only a reboot starts
+     * anew */
     bool rebooted = p->d_epoch != env->from_epoch && env->clock_ns < p->d_clock;
     if (env->clock_ns > p->d_clock || rebooted)
         p->d_clock = env->clock_ns;
@@ -118,9 +119,10 @@ static bool lost_time(struct core *core, struct peer *p, const struct core_env *
     p->d_epoch = env->from_epoch;
     p->d_low = d < p->d_low ? d : p->d_low;
     bool lost = d < p->d_min - drift - (int64_t)(250 * CORE_MS);
-    /* The reference stands for a whole window: frames that waited while we stood still bring
-     * it down in small steps, and each step alone looks like a shorter delay. A new window
-     * also forgets an old minimum that the peer's own lost time has made too low. */
+    /* The reference stands for a whole window: frames that waited while we stood still
+     * bring it down in small steps, and each step alone looks like a shorter delay. A new
+     * window also forgets an old minimum that the peer's own lost time has made too low.
+     */
     if (lost || core->now > p->d_at + 30 * CORE_SEC) {
         p->d_min = lost ? d : p->d_low;
         p->d_low = d;
@@ -141,7 +143,8 @@ void peer_heard(struct core *core, uint8_t slot, const struct core_env *env)
         p->heard_clock = env->clock_ns;
         p->echo_at = core->now;
     }
-    if (is_voter(core, slot) && lost_time(core, p, env) && !MUT(core, MUT_NO_FREEZE_CHECK))
+    if (is_voter(core, slot) && lost_time(core, p, env) &&
+        !MUT(core, MUT_NO_FREEZE_CHECK))
         session_frozen(core);
 }
 

@@ -302,7 +302,8 @@ void unit_attempt(struct unit *u, uint64_t attempt)
     u->attempt = mixed ? 0 : attempt;
 }
 
-bool unit_newer(const struct core *core, uint32_t term, uint64_t owner, const struct unit *u)
+bool unit_newer(
+    const struct core *core, uint32_t term, uint64_t owner, const struct unit *u)
 {
     if (term != u->term || MUT(core, MUT_NO_TIE))
         return term > u->term;
@@ -351,7 +352,8 @@ bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *
         claim_doubt(core, u);
     if (u->state == UNIT_LIVE && unit_final(u))
         u->state = UNIT_DONE;
-    else if (u->state == UNIT_LIVE && row->state == UNIT_ABORTED && !unit_believes(core, u))
+    else if (u->state == UNIT_LIVE && row->state == UNIT_ABORTED &&
+             !unit_believes(core, u))
         u->state = UNIT_ABORTED;
     if (changed)
         unit_digest(core, u);
@@ -369,8 +371,8 @@ void unit_lost_ownership(struct core *core, struct unit *u)
     work_drop(core, u);
 }
 
-/* C5. A live owner that meets a version not below its own raises its term above it; anyone
- * else takes the newer version, without `mine`. */
+/* C5. A live owner that meets a version not below its own raises its term above it;
+ * anyone else takes the newer version, without `mine`. */
 bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row)
 {
     bool changed = unit_merge_facts(core, u, row);

@@ -133,7 +133,8 @@ static bool refused_by_all(const struct core *core)
 {
     uint8_t refused = 0;
     for (uint8_t i = 1; i <= core->peer_count; i++)
-        refused = (uint8_t)(refused + (is_voter(core, i) && core->peer[i].voter_says_fenced));
+        refused =
+            (uint8_t)(refused + (is_voter(core, i) && core->peer[i].voter_says_fenced));
     return refused >= quorum(core);
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * SWIM with Lifeguard: who seems alive. Hints for placement and relays only; no right ever
- * follows from it.
+ * SWIM with Lifeguard: who seems alive. Hints for placement and relays only; no right
+ * ever follows from it.
  */
 #include "cluster/core/internal.h"
 
-#define TARGETS 8        /* pings a period: a small cluster is probed whole */
+#define TARGETS 8 /* pings a period: a small cluster is probed whole */
 #define HELPERS 3
 #define PAUSE_NS (5 * CORE_SEC)
 #define RELAY_NS (10 * CORE_SEC)

@@ -15,8 +15,8 @@ bool sync_clear(const struct core *core, uint8_t slot)
            peer_down(core, slot);
 }
 
-/* Of any two live sessions the later one has read the earlier one from the voter quorum, so
- * the later one asks. */
+/* Of any two live sessions the later one has read the earlier one from the voter quorum,
+ * so the later one asks. */
 void sync_check(struct core *core)
 {
     if (core->state != CORE_SYNC)
@@ -49,8 +49,8 @@ void sync_stream(struct core *core, uint8_t slot, uint64_t buckets)
     o->buckets = buckets;
 }
 
-static bool wanted(const struct core *core, const struct unit *u, uint8_t slot,
-                   uint64_t buckets)
+static bool wanted(
+    const struct core *core, const struct unit *u, uint8_t slot, uint64_t buckets)
 {
     (void)core;
     if (!(u->flags & UF_USED) || (u->flags & UF_ACCEPTING))
@@ -123,7 +123,8 @@ void sync_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct sync_out *o = &core->peer[slot].out;
     struct unit *u = unit_find(core, &a->row.id);
     for (int i = 0; i < SYNC_WINDOW; i++)
-        if (o->window[i].used && memcmp(&o->window[i].id, &a->row.id, sizeof(a->row.id)) == 0)
+        if (o->window[i].used &&
+            memcmp(&o->window[i].id, &a->row.id, sizeof(a->row.id)) == 0)
             o->window[i].used = false;
     if (u && a->answer == ANS_UNKNOWN)
         sync_unknown(core, slot, u);
@@ -215,8 +216,8 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
         sync_merge(core, u, row);
         u = unit_find(core, &row->id);
     } else if (row->owner != msg->env.from) {
-        /* the sender will drop our name: a copy still on its way must not come in. The owner
-         * keeps it, and sends another copy. */
+        /* the sender will drop our name: a copy still on its way must not come in. The
+         * owner keeps it, and sends another copy. */
         grave_dig(core, &row->id);
     }
     if (u)
@@ -230,7 +231,8 @@ void sync_end(struct core *core, uint8_t slot, const struct core_msg *msg)
     m.u.sync.serial = msg->u.sync.serial;
     core_send_after(core, core->token_last, slot, &m);
     if (msg->u.sync.count != core->epoch)
-        return; /* a stream that was meant for an older session of ours, or a partial one */
+        return; /* a stream that was meant for an older session of ours, or a partial one
+                 */
     core->peer[slot].sync_in_done = true;
     sync_progress(core, slot);
 }
@@ -281,7 +283,8 @@ void digest_timer(struct core *core)
         struct peer *p = &core->peer[i];
         if (i == core->self || peer_down(core, i) || core->now < p->digest_at)
             continue;
-        p->digest_at = core->now + core->p.digest_ns + core_below(core, core->p.digest_ns / 8);
+        p->digest_at =
+            core->now + core->p.digest_ns + core_below(core, core->p.digest_ns / 8);
         send_digest(core, i);
     }
 }

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-void voter_store(struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced,
-                 uint8_t flags)
+void voter_store(
+    struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced, uint8_t flags)
 {
     struct peer *p = &core->peer[slot];
     p->sess.cur = cur;
@@ -27,15 +27,16 @@ bool voter_quarantined(const struct core *core)
 
 /* ---- leases ---- */
 
-/* One-way links: a member that does not hear us must not keep our promise alive, or nobody
- * could fence a node that has stopped itself. */
+/* One-way links: a member that does not hear us must not keep our promise alive, or
+ * nobody could fence a node that has stopped itself. */
 static bool responsive(const struct core *core, const struct peer *p)
 {
     return p->unheard.nonce == 0 || core->now - p->unheard.at < core->p.lease_ns ||
            MUT(core, MUT_NO_RESPONSIVE);
 }
 
-/* The oldest grant that was not heard yet; the ring may have lost some, never the oldest. */
+/* The oldest grant that was not heard yet; the ring may have lost some, never the oldest.
+ */
 static void take_heard(struct peer *p, uint64_t nonce)
 {
     if (nonce <= p->heard_nonce)
@@ -50,7 +51,8 @@ static void take_heard(struct peer *p, uint64_t nonce)
             p->unheard = p->grant[i];
 }
 
-static void answer(struct core *core, uint8_t slot, uint64_t nonce, enum lease_answer what)
+static void answer(
+    struct core *core, uint8_t slot, uint64_t nonce, enum lease_answer what)
 {
     struct core_msg m = {.kind = MSG_LEASE_RSP};
     m.u.lease.nonce = nonce;
@@ -109,8 +111,8 @@ static void grant(struct core *core, uint8_t slot, const struct msg_lease *l)
     grant_pages(core, slot, l->nonce, l->page != 0);
 }
 
-static void new_epoch(struct core *core, uint8_t slot, uint32_t epoch,
-                      const struct msg_lease *l)
+static void new_epoch(
+    struct core *core, uint8_t slot, uint32_t epoch, const struct msg_lease *l)
 {
     struct peer *p = &core->peer[slot];
     bool resigned = p->sess.flags & 1 && p->sess.fenced >= p->sess.cur;
@@ -119,7 +121,8 @@ static void new_epoch(struct core *core, uint8_t slot, uint32_t epoch,
         answer(core, slot, l->nonce, LEASE_WAIT);
         return;
     }
-    voter_store(core, slot, epoch, epoch - 1 > p->sess.fenced ? epoch - 1 : p->sess.fenced, 0);
+    voter_store(
+        core, slot, epoch, epoch - 1 > p->sess.fenced ? epoch - 1 : p->sess.fenced, 0);
     memset(p->grant, 0, sizeof(p->grant));
     p->heard_nonce = 0;
     p->unheard = (struct grant){0, 0};
@@ -138,7 +141,8 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
         answer(core, slot, l->nonce, LEASE_SEALED);
         return;
     }
-    if ((epoch <= p->sess.fenced && !MUT(core, MUT_GRANT_FENCED)) || epoch < p->sess.cur) {
+    if ((epoch <= p->sess.fenced && !MUT(core, MUT_GRANT_FENCED)) ||
+        epoch < p->sess.cur) {
         answer(core, slot, l->nonce, LEASE_FENCED);
         return;
     }
@@ -157,13 +161,14 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
 
 /* ---- fences ---- */
 
-static bool may_fence(const struct core *core, const struct peer *p, uint32_t epoch,
-                      bool asked)
+static bool may_fence(
+    const struct core *core, const struct peer *p, uint32_t epoch, bool asked)
 {
     if (p->sess.fenced >= epoch)
         return true;
     /* a session that never asked for a lease has no right that a lease could bound */
-    if (p->node == core->node || (epoch > p->sess.cur && !asked && !MUT(core, MUT_FENCE_NEW)))
+    if (p->node == core->node ||
+        (epoch > p->sess.cur && !asked && !MUT(core, MUT_FENCE_NEW)))
         return false;
     if (MUT(core, MUT_FENCE_EARLY))
         return true;
@@ -181,8 +186,8 @@ static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch, bool ask
         return false;
     }
     if (p->sess.fenced < epoch)
-        voter_store(core, slot, p->sess.cur > epoch ? p->sess.cur : epoch, epoch,
-                    p->sess.flags);
+        voter_store(
+            core, slot, p->sess.cur > epoch ? p->sess.cur : epoch, epoch, p->sess.flags);
     return true;
 }
 
@@ -207,7 +212,8 @@ static void count_votes(struct core *core, uint8_t target)
     struct peer *p = &core->peer[target];
     uint8_t ok = 0;
     for (uint8_t i = 1; i <= core->peer_count; i++)
-        ok = (uint8_t)(ok + (i != target && is_voter(core, i) && bit_get(p->fence_ok, i)));
+        ok =
+            (uint8_t)(ok + (i != target && is_voter(core, i) && bit_get(p->fence_ok, i)));
     if (ok >= quorum(core) && p->fenced < p->fence_ok_epoch)
         fence_done(core, target, p->fence_ok_epoch, 0);
 }
@@ -305,7 +311,8 @@ static void check_target(struct core *core, uint8_t i)
         !peer_member(core, i))
         return;
     if (!is_voter(core, core->self)) {
-        /* we may know of a session that no voter remembers: it must be fenced all the same */
+        /* we may know of a session that no voter remembers: it must be fenced all the
+         * same */
         if (core->now > p->heard_at + core->p.lease_ns + 2 * core->p.grace_ns)
             ask_round(core, i, epoch);
         return;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What goes on with units: a pool of jobs, their timer heap, and the sweep that starts them.
- * Everything is driven by state, not by edges: a job looks at its unit and sends what is
- * still missing, so a lost message or a lost wake-up costs time and nothing else. */
+/* What goes on with units: a pool of jobs, their timer heap, and the sweep that starts
+ * them. Everything is driven by state, not by edges: a job looks at its unit and sends
+ * what is still missing, so a lost message or a lost wake-up costs time and nothing else.
+ */
 #include "cluster/core/internal.h"
 
 #include <string.h>
@@ -205,7 +206,7 @@ static void review_owned(struct core *core, struct unit *u)
     struct work *w = work_of(core, u);
     uint8_t want = core->cfg.copies;
     if (!w && (unit_holders(core, u) != want || u->list_count != want || u->doubt ||
-               (u->flags & UF_NARROW)))
+                  (u->flags & UF_NARROW)))
         w = work_get(core, u, WORK_OWN);
 }
 

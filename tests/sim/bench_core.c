@@ -120,11 +120,19 @@ static void start(struct bench *b, uint32_t units)
 {
     static const struct core_limits small = {65536, 8192, 256, 4096, 65536, 256};
     struct core_limits limits = small;
-    struct core_params p = {.lease_ns = 15 * CORE_SEC, .rho_ppm = 20000,
-        .doubt_ns = 180 * CORE_SEC, .own_doubt_ns = 60 * CORE_SEC, .stale_ns = 600 * CORE_SEC,
-        .frame_ns = 30 * CORE_SEC, .hedge_ns = 300 * CORE_MS, .accept_ns = 20 * CORE_SEC,
-        .repair_wait_ns = 10 * CORE_SEC, .probe_ns = CORE_SEC, .digest_ns = 30 * CORE_SEC,
-        .gossip_ns = CORE_SEC, .demote_ns = 600 * CORE_SEC};
+    struct core_params p = {.lease_ns = 15 * CORE_SEC,
+        .rho_ppm = 20000,
+        .doubt_ns = 180 * CORE_SEC,
+        .own_doubt_ns = 60 * CORE_SEC,
+        .stale_ns = 600 * CORE_SEC,
+        .frame_ns = 30 * CORE_SEC,
+        .hedge_ns = 300 * CORE_MS,
+        .accept_ns = 20 * CORE_SEC,
+        .repair_wait_ns = 10 * CORE_SEC,
+        .probe_ns = CORE_SEC,
+        .digest_ns = 30 * CORE_SEC,
+        .gossip_ns = CORE_SEC,
+        .demote_ns = 600 * CORE_SEC};
     limits.units = units > small.units ? units : small.units;
     if (!core_params_derive(&p))
         abort();
@@ -134,7 +142,8 @@ static void start(struct bench *b, uint32_t units)
     b->cfg.copies = b->cfg.min_copies = 2;
     b->cfg.count = NODES;
     for (uint8_t i = 0; i < NODES; i++)
-        b->cfg.member[i] = (struct core_member){0x1000u + i, ROLE_VOTER | ROLE_STORE, i, 1};
+        b->cfg.member[i] =
+            (struct core_member){0x1000u + i, ROLE_VOTER | ROLE_STORE, i, 1};
     for (uint8_t i = 0; i < NODES; i++) {
         void *mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
         struct core_event e = {.kind = EV_BOOT_CFG};
@@ -194,8 +203,13 @@ static void million(void)
     void *mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
     struct core *core = core_init(mem, &limits, &p, 7, 1);
     for (uint32_t i = 0; i < 1000000; i++) {
-        struct unit_row row = {.id = {.hi = i, .lo = i * UINT64_C(77)}, .term = 1, .owner = 8,
-            .owner_epoch = 1, .state = UNIT_LIVE, .rcpt_count = 1, .list_count = 2,
+        struct unit_row row = {.id = {.hi = i, .lo = i * UINT64_C(77)},
+            .term = 1,
+            .owner = 8,
+            .owner_epoch = 1,
+            .state = UNIT_LIVE,
+            .rcpt_count = 1,
+            .list_count = 2,
             .list = {{8, 0, LIST_HOLD}, {7, 0, LIST_HOLD}}};
         struct core_event e = {.kind = EV_BOOT_UNIT};
         e.u.unit = &row;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A disk: what is durable, a queue of stores, batches that commit together or not at all. */
+/* A disk: what is durable, a queue of stores, batches that commit together or not at all.
+ */
 #include "tests/sim/sim.h"
 
 #include <stdlib.h>
@@ -14,7 +15,8 @@ void disk_init(struct disk *d)
 
 static uint32_t slot_of(const struct unit_id *id)
 {
-    uint64_t h = (id->hi ^ id->lo * 31 ^ (uint64_t)id->part << 7) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h =
+        (id->hi ^ id->lo * 31 ^ (uint64_t)id->part << 7) * UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(h >> 40) % (DISK_UNITS * 2);
 }
 

@@ -5,9 +5,28 @@
 #include <string.h>
 
 static const char *const names[FAULT_KINDS] = {
-    "none", "crash", "pause", "freeze", "cut one way", "cut both ways", "isolate", "deaf",
-    "mute", "stall", "reconnect", "loss", "slow disk", "EIO", "full", "resign", "steal",
-    "flap", "crash all", "crash two", "stall and cut", "remove/add",
+    "none",
+    "crash",
+    "pause",
+    "freeze",
+    "cut one way",
+    "cut both ways",
+    "isolate",
+    "deaf",
+    "mute",
+    "stall",
+    "reconnect",
+    "loss",
+    "slow disk",
+    "EIO",
+    "full",
+    "resign",
+    "steal",
+    "flap",
+    "crash all",
+    "crash two",
+    "stall and cut",
+    "remove/add",
 };
 
 const char *fault_name(uint8_t kind)
@@ -18,23 +37,36 @@ const char *fault_name(uint8_t kind)
 static uint64_t length_of(struct sim *sim, uint8_t kind)
 {
     uint64_t *r = &sim->rng_fault;
-    static const uint32_t longest_s[FAULT_KINDS] = {[FAULT_CRASH] = 40, [FAULT_PAUSE] = 40,
-        [FAULT_FREEZE] = 40, [FAULT_CUT] = 60, [FAULT_CUT_BOTH] = 60, [FAULT_ISOLATE] = 70,
-        [FAULT_DEAF] = 60, [FAULT_MUTE] = 60, [FAULT_STALL] = 20, [FAULT_RECONNECT] = 1,
-        [FAULT_LOSS] = 20, [FAULT_SLOW_DISK] = 60, [FAULT_FULL] = 30, [FAULT_RESIGN] = 10,
-        [FAULT_STEAL] = 40, [FAULT_FLAP] = 40, [FAULT_CRASH_ALL] = 30,
-        [FAULT_SPLIT_CRASH] = 60, [FAULT_STALL_CUT] = 14};
+    static const uint32_t longest_s[FAULT_KINDS] = {[FAULT_CRASH] = 40,
+        [FAULT_PAUSE] = 40,
+        [FAULT_FREEZE] = 40,
+        [FAULT_CUT] = 60,
+        [FAULT_CUT_BOTH] = 60,
+        [FAULT_ISOLATE] = 70,
+        [FAULT_DEAF] = 60,
+        [FAULT_MUTE] = 60,
+        [FAULT_STALL] = 20,
+        [FAULT_RECONNECT] = 1,
+        [FAULT_LOSS] = 20,
+        [FAULT_SLOW_DISK] = 60,
+        [FAULT_FULL] = 30,
+        [FAULT_RESIGN] = 10,
+        [FAULT_STEAL] = 40,
+        [FAULT_FLAP] = 40,
+        [FAULT_CRASH_ALL] = 30,
+        [FAULT_SPLIT_CRASH] = 60,
+        [FAULT_STALL_CUT] = 14};
     uint64_t max = (longest_s[kind] ? longest_s[kind] : 1) * SEC;
     if (sim_below(r, 3) == 0)
         max /= 10; /* short ones reach windows that long ones step over */
     return 1 + sim_below(r, max);
 }
 
-/* The swarm: which faults, how many. Some profiles lean on what rarely meets by chance. */
+/* The swarm: which faults, how many. Some profiles lean on what rarely meets by chance.
+ */
 static uint32_t profile(struct sim *sim, uint64_t *enabled)
 {
-    static const uint64_t lean[] = {
-        0,
+    static const uint64_t lean[] = {0,
         1u << FAULT_STALL | 1u << FAULT_MUTE | 1u << FAULT_RECONNECT | 1u << FAULT_CRASH |
             1u << FAULT_STALL_CUT,
         1u << FAULT_CRASH | 1u << FAULT_SPLIT_CRASH | 1u << FAULT_ISOLATE,
@@ -189,7 +221,8 @@ static void apply_node(struct sim *sim, const struct fault *f)
     case FAULT_SPLIT_CRASH:
         down(sim, f->a, sim->now + f->arg);
         if (f->a != f->b) {
-            sim_at(sim, sim->now + f->arg / 50, SE_CRASH, f->b, sim->node[f->b].gen, 0, 0);
+            sim_at(
+                sim, sim->now + f->arg / 50, SE_CRASH, f->b, sim->node[f->b].gen, 0, 0);
             sim_at(sim, sim->now + f->arg / 2, SE_START, f->b, 0, 0, 0);
         }
         break;
@@ -299,8 +332,10 @@ void faults_heal(struct sim *sim)
     for (uint8_t i = 0; i < sim->node_count; i++)
         stores = (uint8_t)(stores + ((sim->cfg.member[i].roles & ROLE_STORE) &&
                                         !sim->node[i].permanent_dead));
-    sim->no_accept = stores < sim->cfg.min_copies; /* nobody can promise that many copies */
+    sim->no_accept =
+        stores < sim->cfg.min_copies; /* nobody can promise that many copies */
     for (uint8_t i = 0; i < sim->node_count; i++)
         if (!sim->node[i].alive && !sim->node[i].permanent_dead)
-            sim_at(sim, sim->now + sim_below(&sim->rng_fault, 3 * SEC), SE_START, i, 0, 0, 0);
+            sim_at(sim, sim->now + sim_below(&sim->rng_fault, 3 * SEC), SE_START, i, 0, 0,
+                0);
 }

@@ -67,16 +67,46 @@ static void merge(struct totals *a, const struct totals *b)
 
 static const char *const sometimes_names[ST_COUNT] = {
 #define NAME(x) [x] = #x
-    NAME(ST_CLAIM_CONFLICT), NAME(ST_CLAIM_RESTART), NAME(ST_CLAIM_FINISH),
-    NAME(ST_CLAIM_UNKNOWN), NAME(ST_CLAIM_REJECT_OWNER), NAME(ST_LEFTOVER), NAME(ST_TIE),
-    NAME(ST_RAISE), NAME(ST_REOWN), NAME(ST_HEDGE), NAME(ST_ABORT), NAME(ST_DEGRADED),
-    NAME(ST_RELEASE), NAME(ST_REPAIR), NAME(ST_RELAY), NAME(ST_FREEZE), NAME(ST_QUARANTINE),
-    NAME(ST_DEAF), NAME(ST_WAIT), NAME(ST_FENCED_SELF), NAME(ST_FENCE_ROUND),
-    NAME(ST_RESIGN), NAME(ST_STALE_ECHO), NAME(ST_GRAVE), NAME(ST_COPY_FENCED),
-    NAME(ST_TOMB_HIT), NAME(ST_TOMB_ASK), NAME(ST_DOUBT_HOLD), NAME(ST_DOUBT_ENDED),
-    NAME(ST_FACT_FORWARD), NAME(ST_STALE_WAIT), NAME(ST_STEAL), NAME(ST_SEQ_DROP),
-    NAME(ST_DIGEST_DIFF), NAME(ST_SEAL), NAME(ST_CFG_STEP), NAME(ST_CFG_CONFLICT),
-    NAME(ST_FULL), NAME(ST_BUSY), NAME(ST_GC_CLAIM),
+    NAME(ST_CLAIM_CONFLICT),
+    NAME(ST_CLAIM_RESTART),
+    NAME(ST_CLAIM_FINISH),
+    NAME(ST_CLAIM_UNKNOWN),
+    NAME(ST_CLAIM_REJECT_OWNER),
+    NAME(ST_LEFTOVER),
+    NAME(ST_TIE),
+    NAME(ST_RAISE),
+    NAME(ST_REOWN),
+    NAME(ST_HEDGE),
+    NAME(ST_ABORT),
+    NAME(ST_DEGRADED),
+    NAME(ST_RELEASE),
+    NAME(ST_REPAIR),
+    NAME(ST_RELAY),
+    NAME(ST_FREEZE),
+    NAME(ST_QUARANTINE),
+    NAME(ST_DEAF),
+    NAME(ST_WAIT),
+    NAME(ST_FENCED_SELF),
+    NAME(ST_FENCE_ROUND),
+    NAME(ST_RESIGN),
+    NAME(ST_STALE_ECHO),
+    NAME(ST_GRAVE),
+    NAME(ST_COPY_FENCED),
+    NAME(ST_TOMB_HIT),
+    NAME(ST_TOMB_ASK),
+    NAME(ST_DOUBT_HOLD),
+    NAME(ST_DOUBT_ENDED),
+    NAME(ST_FACT_FORWARD),
+    NAME(ST_STALE_WAIT),
+    NAME(ST_STEAL),
+    NAME(ST_SEQ_DROP),
+    NAME(ST_DIGEST_DIFF),
+    NAME(ST_SEAL),
+    NAME(ST_CFG_STEP),
+    NAME(ST_CFG_CONFLICT),
+    NAME(ST_FULL),
+    NAME(ST_BUSY),
+    NAME(ST_GC_CLAIM),
 #undef NAME
 };
 
@@ -99,10 +129,12 @@ static void report(const struct totals *t, double seconds)
         printf(" I%d=%u", i, t->sum.invariant_checks[i]);
     printf("\nsometimes:");
     for (int i = 0; i < ST_COUNT; i++)
-        printf(" %s=%llu", sometimes_names[i] + 3, (unsigned long long)t->sum.sometimes[i]);
+        printf(
+            " %s=%llu", sometimes_names[i] + 3, (unsigned long long)t->sum.sometimes[i]);
     printf("\n");
     if (t->failed)
-        printf("first failed seed %llu: %s\n", (unsigned long long)t->first_failed, t->why);
+        printf(
+            "first failed seed %llu: %s\n", (unsigned long long)t->first_failed, t->why);
 }
 
 struct job {
@@ -120,7 +152,8 @@ static bool passes_alone(struct sim_options o)
     return !r.failed;
 }
 
-static void run_range(struct totals *t, const struct job *j, unsigned part, unsigned parts)
+static void run_range(
+    struct totals *t, const struct job *j, unsigned part, unsigned parts)
 {
     double until = wall() + j->seconds;
     for (uint64_t k = part; k < j->count; k += parts) {
@@ -230,19 +263,47 @@ static int shrink(struct sim_options *o)
 
 static const char *const mutant_names[MUT_COUNT] = {
 #define NAME(x) [x] = #x
-    NAME(MUT_NO_QUARANTINE), NAME(MUT_LEASE_FROM_RECEIPT), NAME(MUT_MAJORITY_OF_ALIVE),
-    NAME(MUT_FENCE_EARLY), NAME(MUT_GRANT_FENCED), NAME(MUT_NO_SYNC), NAME(MUT_NO_TABLE),
-    NAME(MUT_LEARN_MINE), NAME(MUT_REOWN_ANY), NAME(MUT_NO_CONSENT), NAME(MUT_NO_TIE),
-    NAME(MUT_CONSENT_AGAIN), NAME(MUT_ACK_BEFORE_DURABLE), NAME(MUT_GRANT_BEFORE_DURABLE),
-    NAME(MUT_NO_INTENT), NAME(MUT_NO_DOUBT_HOLD), NAME(MUT_FORGET_EARLY),
-    NAME(MUT_UNKNOWN_DELETES), NAME(MUT_LIST_SHRINK), NAME(MUT_NO_GATE),
-    NAME(MUT_ACCEPT_ONE), NAME(MUT_NO_ECHO), NAME(MUT_NO_FENCE_CHECK),
-    NAME(MUT_DONE_NOT_LOST), NAME(MUT_NO_RESPONSIVE), NAME(MUT_ABORT_NO_SEND),
-    NAME(MUT_OUTCOME_RIGHTS), NAME(MUT_NO_FREEZE_CHECK), NAME(MUT_SPACING),
-    NAME(MUT_NO_SEAL), NAME(MUT_NO_STALE_WAIT), NAME(MUT_EPOCH_REUSED),
-    NAME(MUT_451_FENCED), NAME(MUT_FENCE_NEW), NAME(MUT_NARROW_CLAIM),
-    NAME(MUT_RELEASE_KNOWER), NAME(MUT_NARROW_INTENT), NAME(MUT_ANY_OUTCOME),
-    NAME(MUT_OLD_CONSENT), NAME(MUT_REOWN_ALONE), NAME(MUT_UNSYNCED),
+    NAME(MUT_NO_QUARANTINE),
+    NAME(MUT_LEASE_FROM_RECEIPT),
+    NAME(MUT_MAJORITY_OF_ALIVE),
+    NAME(MUT_FENCE_EARLY),
+    NAME(MUT_GRANT_FENCED),
+    NAME(MUT_NO_SYNC),
+    NAME(MUT_NO_TABLE),
+    NAME(MUT_LEARN_MINE),
+    NAME(MUT_REOWN_ANY),
+    NAME(MUT_NO_CONSENT),
+    NAME(MUT_NO_TIE),
+    NAME(MUT_CONSENT_AGAIN),
+    NAME(MUT_ACK_BEFORE_DURABLE),
+    NAME(MUT_GRANT_BEFORE_DURABLE),
+    NAME(MUT_NO_INTENT),
+    NAME(MUT_NO_DOUBT_HOLD),
+    NAME(MUT_FORGET_EARLY),
+    NAME(MUT_UNKNOWN_DELETES),
+    NAME(MUT_LIST_SHRINK),
+    NAME(MUT_NO_GATE),
+    NAME(MUT_ACCEPT_ONE),
+    NAME(MUT_NO_ECHO),
+    NAME(MUT_NO_FENCE_CHECK),
+    NAME(MUT_DONE_NOT_LOST),
+    NAME(MUT_NO_RESPONSIVE),
+    NAME(MUT_ABORT_NO_SEND),
+    NAME(MUT_OUTCOME_RIGHTS),
+    NAME(MUT_NO_FREEZE_CHECK),
+    NAME(MUT_SPACING),
+    NAME(MUT_NO_SEAL),
+    NAME(MUT_NO_STALE_WAIT),
+    NAME(MUT_EPOCH_REUSED),
+    NAME(MUT_451_FENCED),
+    NAME(MUT_FENCE_NEW),
+    NAME(MUT_NARROW_CLAIM),
+    NAME(MUT_RELEASE_KNOWER),
+    NAME(MUT_NARROW_INTENT),
+    NAME(MUT_ANY_OUTCOME),
+    NAME(MUT_OLD_CONSENT),
+    NAME(MUT_REOWN_ALONE),
+    NAME(MUT_UNSYNCED),
 #undef NAME
 };
 
@@ -258,8 +319,8 @@ static int controls(struct job j)
         j.stop_at_first = true;
         run_jobs(&t, &j, 2);
         missed += t.failed == 0;
-        printf("%-26s %s seed %llu %s\n", mutant_names[m] + 4, t.failed ? "caught" : "MISSED",
-            (unsigned long long)t.first_failed, t.why);
+        printf("%-26s %s seed %llu %s\n", mutant_names[m] + 4,
+            t.failed ? "caught" : "MISSED", (unsigned long long)t.first_failed, t.why);
         fflush(stdout);
     }
     return missed;
@@ -297,7 +358,8 @@ static int saved_line(const char *name, uint64_t seed)
             sim_run(&o, &r, NULL);
         wrong |= r.failed;
     }
-    printf("%-18s %8llu %s %s\n", name, (unsigned long long)seed, wrong ? "WRONG" : "ok", r.why);
+    printf("%-18s %8llu %s %s\n", name, (unsigned long long)seed, wrong ? "WRONG" : "ok",
+        r.why);
     return wrong;
 }
 

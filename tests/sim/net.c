@@ -95,8 +95,8 @@ void net_send(struct sim *sim, uint8_t from, const struct core_msg *msg)
         uint32_t slot = take_slot(sim);
         sim->msg[slot] = *msg;
         sim->msg_sent[slot] = sim->now;
-        sim_at(sim, sim->now + sim->delay_max + sim_below(&sim->rng_net, 3 * SEC), SE_MSG, to,
-            0, slot, from);
+        sim_at(sim, sim->now + sim->delay_max + sim_below(&sim->rng_net, 3 * SEC), SE_MSG,
+            to, 0, slot, from);
     }
 }
 
@@ -132,8 +132,8 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     if (sent < l->drop_before || !sim->node[e->node].alive)
         return;
     if (interesting(m.kind))
-        TRACE(sim, "n%u <- n%u %s unit " UID " term %u a%u", e->node, e->y, net_name(m.kind),
-            UIDV(&m.u.unit.row.id),
+        TRACE(sim, "n%u <- n%u %s unit " UID " term %u a%u", e->node, e->y,
+            net_name(m.kind), UIDV(&m.u.unit.row.id),
             m.kind >= MSG_COPY ? m.u.unit.row.term : m.u.fence.epoch, m.u.unit.answer);
     struct core_event ev = {.kind = EV_MSG};
     ev.u.msg = &m;
@@ -141,8 +141,10 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     node_step(sim, e->node, &ev);
     struct node *n = &sim->node[e->node];
     const struct node *v = &sim->node[e->y];
-    bool steady = v->freeze_end == 0; /* a clock that lost time itself is a poor witness */
-    const struct peer *p = n->alive ? &n->core->peer[peer_slot(n->core, m.env.from)] : NULL;
+    bool steady =
+        v->freeze_end == 0; /* a clock that lost time itself is a poor witness */
+    const struct peer *p =
+        n->alive ? &n->core->peer[peer_slot(n->core, m.env.from)] : NULL;
     bool heard = p && m.env.hop == 0 && p->heard_clock == m.env.clock_ns && p->d_valid;
     if (n->clock_lost && !n->freezing && sent > n->freeze_end && steady && heard &&
         (sim->cfg.member[e->y].roles & ROLE_VOTER))

@@ -39,8 +39,8 @@ void node_start(struct sim *sim, uint8_t i)
         return;
     if (!n->mem)
         n->mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
-    n->core = core_init(n->mem, &limits, &sim->params, n->id,
-        sim->o.seed + n->gen * UINT64_C(7919));
+    n->core = core_init(
+        n->mem, &limits, &sim->params, n->id, sim->o.seed + n->gen * UINT64_C(7919));
     n->core->mutant = sim->o.mutant;
     n->core->buggify = sim->buggify;
     n->core->sometimes = sim->r.sometimes;
@@ -71,8 +71,8 @@ void node_crash(struct sim *sim, uint8_t i, const char *why)
 static void arm(struct sim *sim, uint8_t i, uint64_t deadline)
 {
     struct node *n = &sim->node[i];
-    uint64_t at = deadline == CORE_FOREVER ? sim->now + 1000 * SEC
-                                           : node_true(sim, n, deadline);
+    uint64_t at =
+        deadline == CORE_FOREVER ? sim->now + 1000 * SEC : node_true(sim, n, deadline);
     if (at >= n->tick_at && n->tick_at > sim->now)
         return;
     n->tick_at = at;
@@ -105,7 +105,8 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
         break;
     case CMD_STORE:
         if (c->u.store.op[0].kind == OP_UNIT && c->u.store.op[0].accept_handle)
-            world_register(sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
+            world_register(
+                sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
         disk_push(sim, i, c);
         break;
     case CMD_ACCEPT_REPLY:

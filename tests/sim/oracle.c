@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 /* ---- what is true ---- */
 
 static const struct core_cfg *newest_cfg(const struct sim *sim)
@@ -17,7 +16,8 @@ static const struct core_cfg *newest_cfg(const struct sim *sim)
     return best;
 }
 
-static bool voter_fenced(const struct sim *sim, uint8_t voter, uint64_t id, uint32_t epoch)
+static bool voter_fenced(
+    const struct sim *sim, uint8_t voter, uint64_t id, uint32_t epoch)
 {
     const struct disk *d = &sim->node[voter].disk;
     for (int i = 0; i < d->sess_count; i++)
@@ -58,7 +58,8 @@ static bool holds_right(struct sim *sim, uint8_t i, const struct unit_id *id)
         return false;
     const struct unit *u = unit_find(n->core, id);
     return u && (u->flags & UF_ACTIVE) && u->state == UNIT_LIVE &&
-           unit_believes(n->core, u) && n->gate.epoch == n->core->epoch && !n->gate.frozen &&
+           unit_believes(n->core, u) && n->gate.epoch == n->core->epoch &&
+           !n->gate.frozen &&
            (n->gate.lease_end_ns == CORE_FOREVER ||
                node_clock(sim, n) + n->gate.dot_margin_ns <= n->gate.lease_end_ns);
 }
@@ -119,8 +120,8 @@ static void check_intent(struct sim *sim, struct attempt *a)
             UIDV(&a->id));
 }
 
-static bool held_long_enough(const struct sim *sim, const struct god_unit *g,
-                             const struct attempt *a)
+static bool held_long_enough(
+    const struct sim *sim, const struct god_unit *g, const struct attempt *a)
 {
     return a->started - g->hold_from[a->node] + MS >= sim->params.own_doubt_ns * 97 / 100;
 }
@@ -133,8 +134,8 @@ void oracle_gate(struct sim *sim, struct attempt *a)
         g->risk |= g->doubt_at_own[a->node] & a->rcpts & g->delivered;
     sim->r.invariant_checks[2]++;
     if (!lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
-        sim_fail(sim, 2, "n%u sends a dot for " UID ", but its session %u is fenced", a->node,
-            UIDV(&a->id), a->epoch);
+        sim_fail(sim, 2, "n%u sends a dot for " UID ", but its session %u is fenced",
+            a->node, UIDV(&a->id), a->epoch);
     check_intent(sim, a);
     check_single(sim, &a->id);
 }
@@ -169,8 +170,8 @@ void oracle_451(struct sim *sim, uint8_t node, struct submission *s)
         for (uint8_t i = 0; i < sim->node_count; i++) {
             const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
             if (i != node && row && row->state == UNIT_LIVE)
-                sim_fail(sim, 16, "n%u is fenced and says 451 to " UID ", which n%u has", node,
-                    UIDV(&g->id), i);
+                sim_fail(sim, 16, "n%u is fenced and says 451 to " UID ", which n%u has",
+                    node, UIDV(&g->id), i);
         }
     }
 }
@@ -201,20 +202,21 @@ static void note_intent(struct sim *sim, uint8_t node, const struct core_msg *m)
 static const char *broken_promise(struct sim *sim, uint8_t node, const struct core_msg *m)
 {
     struct disk *d = &sim->node[node].disk;
-    const struct unit_row *row = m->kind >= MSG_COPY ? disk_find(d, &m->u.unit.row.id) : NULL;
+    const struct unit_row *row =
+        m->kind >= MSG_COPY ? disk_find(d, &m->u.unit.row.id) : NULL;
     const struct sess_row *s;
     switch (m->kind) {
     case MSG_COPY_ACK:
         return m->u.unit.answer == ANS_OK && !row ? "CopyAck" : NULL;
     case MSG_CLAIM_RSP:
-        return m->u.unit.answer == ANS_OK &&
-                       (!row || row->term < m->u.unit.row.term ||
-                           (row->term == m->u.unit.row.term &&
-                               row->owner != m->u.unit.row.owner))
+        return m->u.unit.answer == ANS_OK && (!row || row->term < m->u.unit.row.term ||
+                                                 (row->term == m->u.unit.row.term &&
+                                                     row->owner != m->u.unit.row.owner))
                    ? "consent"
                    : NULL;
     case MSG_DONE_ACK:
-        return m->u.unit.answer == ANS_OK && row && row->state == UNIT_LIVE ? "DoneAck" : NULL;
+        return m->u.unit.answer == ANS_OK && row && row->state == UNIT_LIVE ? "DoneAck"
+                                                                            : NULL;
     case MSG_RELEASE_ACK:
         return m->u.unit.answer == ANS_OK && row ? "ReleaseAck" : NULL;
     case MSG_FENCE_RSP:
@@ -255,7 +257,7 @@ static bool in_list(const struct unit_row *row, uint64_t id)
 }
 
 void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
-                const struct unit_row *after)
+    const struct unit_row *after)
 {
     if (!before)
         return;
@@ -272,15 +274,16 @@ void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
 
 /* Lists are judged when the core decides, not when the disk gets to it. */
 void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
-                 const struct unit_row *after)
+    const struct unit_row *after)
 {
     for (int i = 0; before && i < before->list_count; i++) {
         uint64_t id = before->list[i].node;
         uint8_t h = sim_node_of(sim, id);
         sim->r.invariant_checks[10]++;
-        if (!in_list(after, id) && h < NODES_MAX && disk_find(&sim->node[h].disk, &after->id))
-            sim_fail(sim, 10, "n%u drops holder n%u of " UID ", which has a copy", node, h,
-                UIDV(&after->id));
+        if (!in_list(after, id) && h < NODES_MAX &&
+            disk_find(&sim->node[h].disk, &after->id))
+            sim_fail(sim, 10, "n%u drops holder n%u of " UID ", which has a copy", node,
+                h, UIDV(&after->id));
     }
 }
 
@@ -302,8 +305,8 @@ static int knower(const struct sim *sim, const struct attempt *p, uint8_t except
     return -1;
 }
 
-static bool should_have_waited(struct sim *sim, const struct attempt *p,
-                               const struct attempt *n)
+static bool should_have_waited(
+    struct sim *sim, const struct attempt *p, const struct attempt *n)
 {
     const struct core *core = sim->node[n->node].core;
     const struct unit *u = unit_find(core, &n->id);
@@ -313,11 +316,11 @@ static bool should_have_waited(struct sim *sim, const struct attempt *p,
 }
 
 static int cause_of(struct sim *sim, const struct god_unit *g, const struct attempt *p,
-                    const struct attempt *n, int rcpt)
+    const struct attempt *n, int rcpt)
 {
     bool p_lives = session_lives(sim, p->node, p->gen, p->epoch);
-    bool known = (g->doubt_at_own[n->node] >> rcpt & 1) &&
-                 g->doubt_attempt[n->node] == p->attempt;
+    bool known =
+        (g->doubt_at_own[n->node] >> rcpt & 1) && g->doubt_attempt[n->node] == p->attempt;
     if (p->reply_lost)
         return 7;
     if (p->frozen_between || n->frozen_between || p->clock_lost || n->clock_lost)
@@ -331,12 +334,15 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
     if (p_lives)
         return 0; /* its session never ended: two owners, or it forgot */
     if (known)
-        return !held_long_enough(sim, g, n) ? 0
-               : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
+        return !held_long_enough(sim, g, n)                                    ? 0
+               : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1
+                                                                               : 2;
     if (knower(sim, p, n->node) >= 0)
         return 0; /* somebody alive could have told the new owner */
-    if (p->node != n->node && sim->node[p->node].gen == p->gen && p->gate_at < sim->node[n->node].started_at &&
-        g->hold_from[n->node] < sim->node[n->node].started_at + sim->params.stale_ns * 97 / 100 &&
+    if (p->node != n->node && sim->node[p->node].gen == p->gen &&
+        p->gate_at < sim->node[n->node].started_at &&
+        g->hold_from[n->node] <
+            sim->node[n->node].started_at + sim->params.stale_ns * 97 / 100 &&
         should_have_waited(sim, p, n))
         return 0; /* the holder that delivered while it was away is down: it waits */
     return p->node == n->node ? 1 : 5;
@@ -345,12 +351,14 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
 static void same_unit(struct sim *sim, struct attempt *a, struct god_unit *g, int r)
 {
     const struct attempt *p = &sim->attempt[g->delivered_by[r] - 1];
-    const struct attempt *first = p->gate_at <= a->gate_at ? p : a; /* dots may overtake */
+    const struct attempt *first =
+        p->gate_at <= a->gate_at ? p : a; /* dots may overtake */
     int cause = cause_of(sim, g, first, first == p ? a : p, r);
     TRACE(sim, "DUPLICATE " UID " rcpt %d: n%u then n%u, D%d", UIDV(&g->id), r, p->node,
         a->node, cause);
     if (cause == 0)
-        sim_fail(sim, 16, "" UID " rcpt %d delivered twice (n%u at %.3f s, n%u), no cause",
+        sim_fail(sim, 16,
+            "" UID " rcpt %d delivered twice (n%u at %.3f s, n%u), no cause",
             UIDV(&g->id), r, p->node, (double)p->dot_at / 1e9, a->node);
     sim->r.dups[cause]++;
 }
@@ -376,12 +384,15 @@ static void same_mail(struct sim *sim, struct god_unit *g, int r)
             for (uint32_t k = 0; k < refused->unit_count; k++)
                 for (int q = 0; q < RCPTS_MAX; q++)
                     if (sim->unit[refused->first_unit + k].delivered_by[q])
-                        d = &sim->attempt[sim->unit[refused->first_unit + k].delivered_by[q] - 1];
+                        d = &sim->attempt
+                                 [sim->unit[refused->first_unit + k].delivered_by[q] - 1];
             sim->r.dups[8]++;
             if (d && d->node == x->node && d->epoch == x->epoch)
-                sim_fail(sim, 16, "n%u refused " UID " and delivered it", x->node, UIDV(&x->id));
+                sim_fail(sim, 16, "n%u refused " UID " and delivered it", x->node,
+                    UIDV(&x->id));
             if (d && session_lives(sim, x->node, refused->gen, x->epoch))
-                sim_fail(sim, 16, "" UID " was refused by a session that lives", UIDV(&x->id));
+                sim_fail(
+                    sim, 16, "" UID " was refused by a session that lives", UIDV(&x->id));
         }
     }
     m->delivered_by[part][r] = g->submission + 1;
@@ -425,13 +436,15 @@ void oracle_step(struct sim *sim, uint8_t i)
         return;
     sim->r.invariant_checks[5]++;
     if (n->core->epoch < n->last_epoch && !n->old_image)
-        sim_fail(sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
+        sim_fail(
+            sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
     n->last_epoch = n->core->epoch;
 }
 
 /* ---- 9: pairwise visibility ---- */
 
-static const struct unit *live_record(struct sim *sim, uint8_t i, const struct unit_id *id)
+static const struct unit *live_record(
+    struct sim *sim, uint8_t i, const struct unit_id *id)
 {
     const struct node *n = &sim->node[i];
     if (!n->alive || n->core->state < CORE_SYNC || n->core->state == CORE_RESIGNED ||
@@ -447,10 +460,10 @@ static bool names(struct sim *sim, uint8_t i, const struct unit *u, uint8_t othe
     return slot && unit_list_find(u, slot) >= 0;
 }
 
-/* V': a name that both lists share, and that is not the recorded owner of both: the claim of
- * one must have its consent, or pass over its fence and so ask everybody (rule W). */
-static bool share_name(struct sim *sim, uint8_t a, const struct unit *ua, uint8_t b,
-                       const struct unit *ub)
+/* V': a name that both lists share, and that is not the recorded owner of both: the claim
+ * of one must have its consent, or pass over its fence and so ask everybody (rule W). */
+static bool share_name(
+    struct sim *sim, uint8_t a, const struct unit *ua, uint8_t b, const struct unit *ub)
 {
     for (uint8_t h = 0; h < sim->node_count; h++) {
         bool owner_a = sim->node[a].core->peer[ua->owner].node == sim->node[h].id;
@@ -471,8 +484,8 @@ static void check_visibility(struct sim *sim, const struct unit_id *id)
             sim->r.invariant_checks[9]++;
             if (ub && !names(sim, a, ua, b) && !names(sim, b, ub, a) &&
                 !share_name(sim, a, ua, b, ub))
-                sim_fail(sim, 9, "n%u and n%u hold " UID " and do not see each other", a, b,
-                    UIDV(id));
+                sim_fail(sim, 9, "n%u and n%u hold " UID " and do not see each other", a,
+                    b, UIDV(id));
         }
     }
 }
@@ -545,9 +558,11 @@ static void describe(struct sim *sim)
             n->disk.count);
         for (uint8_t j = 1; n->alive && j <= n->core->peer_count; j++) {
             const struct peer *p = &n->core->peer[j];
-            TRACE(sim, "  peer n%u F %u K %u sess %u/%u promise %.1f heard %.1f synced %d swim %d",
-                sim_node_of(sim, p->node), p->fenced, p->known, p->sess.cur, p->sess.fenced,
-                ((double)p->promise_until - (double)n->core->now) / 1e9,
+            TRACE(sim,
+                "  peer n%u F %u K %u sess %u/%u promise %.1f heard %.1f synced %d swim "
+                "%d",
+                sim_node_of(sim, p->node), p->fenced, p->known, p->sess.cur,
+                p->sess.fenced, ((double)p->promise_until - (double)n->core->now) / 1e9,
                 ((double)p->heard_at - (double)n->core->now) / 1e9, p->synced, p->swim);
         }
         for (uint32_t k = 0; n->alive && k < n->disk.unit_count && k < 8; k++) {

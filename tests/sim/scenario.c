@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The named fault scenarios: a script of faults, many seeds, an observation that must hold. */
+/* The named fault scenarios: a script of faults, many seeds, an observation that must
+ * hold. */
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
@@ -47,10 +48,10 @@ static uint64_t others(const struct seen *s, unsigned allowed)
     return n;
 }
 
-#define NEED(what)                                                                           \
-    do {                                                                                     \
-        if (!(what))                                                                         \
-            return #what;                                                                    \
+#define NEED(what)                                                                       \
+    do {                                                                                 \
+        if (!(what))                                                                     \
+            return #what;                                                                \
     } while (0)
 #define ST(x) (s->sum.sometimes[ST_##x])
 #define D(n) (1u << (n))
@@ -214,64 +215,72 @@ static const char *clean(const struct seen *s)
 /* A scenario says only where it differs from its base. */
 #pragma GCC diagnostic ignored "-Woverride-init"
 static const struct scenario table[] = {
-    {"1-kill-owner-accepting", {THREE, .mails = 250}, {{10 * S, FAULT_CRASH, 0, 0, 0, 5 * S},
-         {30 * S, FAULT_CRASH, 0, 0, 0, 5 * S}}, 2 * S, accept_kill},
-    {"2-kill-owner-delivering", {THREE, .defer_until_s = 14}, {{15 * S, FAULT_CRASH, 0, 0, 0,
-         40 * S}}, 3 * S, owner_killed},
-    {"2-kill-owner-lease-5", {BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2,
-         .lease_s = 5, .defer_until_s = 14}, {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S,
-        owner_killed_short},
-    {"3-kill-holder", {THREE, .nodes = 4, .defer_until_s = 50}, {{10 * S, FAULT_CRASH, 1, 0, 0,
-         45 * S}}, 2 * S, holder_killed},
+    {"1-kill-owner-accepting", {THREE, .mails = 250},
+        {{10 * S, FAULT_CRASH, 0, 0, 0, 5 * S}, {30 * S, FAULT_CRASH, 0, 0, 0, 5 * S}},
+        2 * S, accept_kill},
+    {"2-kill-owner-delivering", {THREE, .defer_until_s = 14},
+        {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, owner_killed},
+    {"2-kill-owner-lease-5",
+        {BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2, .lease_s = 5,
+            .defer_until_s = 14},
+        {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, owner_killed_short},
+    {"3-kill-holder", {THREE, .nodes = 4, .defer_until_s = 50},
+        {{10 * S, FAULT_CRASH, 1, 0, 0, 45 * S}}, 2 * S, holder_killed},
     {"4-kill-owner-and-holder", {FIVE, .nodes = 4, .voters = 3, .defer_until_s = 20},
         {{20 * S, FAULT_SPLIT_CRASH, 0, 1, 0, 60 * S}}, 2 * S, two_killed},
-    {"5-kill-all", {THREE, .defer_until_s = 20}, {{20 * S, FAULT_CRASH_ALL, 0, 0, 0, 20 * S}},
-        2 * S, all_killed},
+    {"5-kill-all", {THREE, .defer_until_s = 20},
+        {{20 * S, FAULT_CRASH_ALL, 0, 0, 0, 20 * S}}, 2 * S, all_killed},
     {"6-split-owner-10s", {THREE}, {{20 * S, FAULT_ISOLATE, 0, 0, 0, 10 * S}}, 2 * S,
         short_split},
-    {"6-split-owner-60s", {THREE, .fault_phase = 120 * S}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
-         60 * S}}, 2 * S, long_split},
-    {"6-split-owner-1h", {THREE, .fault_phase = 3700 * S, .mails = 30}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
-         3600 * S}}, 2 * S, long_split},
-    {"7-deaf", {THREE, .fault_phase = 120 * S, .defer_until_s = 22}, {{20 * S, FAULT_DEAF, 0,
-         0, 0, 60 * S}}, 2 * S, deaf},
-    {"7-mute", {THREE, .fault_phase = 120 * S, .defer_until_s = 22}, {{20 * S, FAULT_MUTE, 0,
-         0, 0, 60 * S}}, 2 * S, mute},
+    {"6-split-owner-60s", {THREE, .fault_phase = 120 * S},
+        {{20 * S, FAULT_ISOLATE, 0, 0, 0, 60 * S}}, 2 * S, long_split},
+    {"6-split-owner-1h", {THREE, .fault_phase = 3700 * S, .mails = 30},
+        {{20 * S, FAULT_ISOLATE, 0, 0, 0, 3600 * S}}, 2 * S, long_split},
+    {"7-deaf", {THREE, .fault_phase = 120 * S, .defer_until_s = 22},
+        {{20 * S, FAULT_DEAF, 0, 0, 0, 60 * S}}, 2 * S, deaf},
+    {"7-mute", {THREE, .fault_phase = 120 * S, .defer_until_s = 22},
+        {{20 * S, FAULT_MUTE, 0, 0, 0, 60 * S}}, 2 * S, mute},
     {"9-flapping", {THREE}, {{10 * S, FAULT_FLAP, 0, 1, 0, 40 * S}}, 2 * S, flapping},
-    {"10-loss-and-reconnect", {THREE, .clean_network = false}, {{10 * S, FAULT_LOSS, 0, 0, 0,
-         20 * S}, {15 * S, FAULT_RECONNECT, 0, 1, 0, 1}, {20 * S, FAULT_RECONNECT, 1, 0, 0, 2},
-         {25 * S, FAULT_RECONNECT, 0, 2, 0, 1}, {30 * S, FAULT_STALL, 0, 1, 0, 3 * S},
-         {32 * S, FAULT_RECONNECT, 0, 1, 0, 2}}, 2 * S, lossy},
+    {"10-loss-and-reconnect", {THREE, .clean_network = false},
+        {{10 * S, FAULT_LOSS, 0, 0, 0, 20 * S}, {15 * S, FAULT_RECONNECT, 0, 1, 0, 1},
+            {20 * S, FAULT_RECONNECT, 1, 0, 0, 2}, {25 * S, FAULT_RECONNECT, 0, 2, 0, 1},
+            {30 * S, FAULT_STALL, 0, 1, 0, 3 * S}, {32 * S, FAULT_RECONNECT, 0, 1, 0, 2}},
+        2 * S, lossy},
     {"11-stop-5s", {THREE}, {{20 * S, FAULT_PAUSE, 0, 0, 0, 5 * S}}, 2 * S, clean},
-    {"11-stop-20s", {THREE, .defer_until_s = 19}, {{20 * S, FAULT_PAUSE, 0, 0, 0, 20 * S}},
-        2 * S, stopped},
-    {"11-stop-120s", {THREE, .fault_phase = 180 * S, .defer_until_s = 19}, {{20 * S,
-         FAULT_PAUSE, 0, 0, 0, 120 * S}}, 2 * S, stopped},
+    {"11-stop-20s", {THREE, .defer_until_s = 19},
+        {{20 * S, FAULT_PAUSE, 0, 0, 0, 20 * S}}, 2 * S, stopped},
+    {"11-stop-120s", {THREE, .fault_phase = 180 * S, .defer_until_s = 19},
+        {{20 * S, FAULT_PAUSE, 0, 0, 0, 120 * S}}, 2 * S, stopped},
     {"12-freeze-5s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 5 * S}}, 2 * S, frozen},
     {"12-freeze-20s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 20 * S}}, 2 * S, frozen},
-    {"12-freeze-120s", {THREE, .fault_phase = 180 * S}, {{20 * S, FAULT_FREEZE, 0, 0, 0,
-         120 * S}}, 2 * S, frozen},
-    {"13-clock-rates", {THREE, .rate_ppm = 9900}, {{20 * S, FAULT_ISOLATE, 0, 0, 0, 40 * S}},
-        2 * S, long_split},
-    {"14-voters-restart", {THREE, .defer_until_s = 20}, {{20 * S, FAULT_ISOLATE, 0, 0, 0,
-         30 * S}, {21 * S, FAULT_CRASH, 1, 0, 0, S}, {24 * S, FAULT_CRASH, 2, 0, 0, S},
-         {40 * S, FAULT_CRASH, 1, 0, 0, S / 10}}, 2 * S, voters_restart},
-    {"15-fsync-stall", {THREE, .fault_phase = 120 * S, .defer_until_s = 20}, {{20 * S,
-         FAULT_SLOW_DISK, 0, 0, 0, 60 * S}}, 2 * S, disk_stalled},
-    {"16-eio", {THREE, .defer_until_s = 25}, {{20 * S, FAULT_EIO, 0, 0, 0, 1}, {30 * S,
-         FAULT_EIO, 1, 0, 0, 1}}, 2 * S, eio},
-    {"17-disk-full", {THREE, .mails = 120}, {{15 * S, FAULT_FULL, 0, 0, 0, 10 * S}, {20 * S,
-         FAULT_FULL, 1, 0, 0, 10 * S}}, 2 * S, disk_full},
+    {"12-freeze-120s", {THREE, .fault_phase = 180 * S},
+        {{20 * S, FAULT_FREEZE, 0, 0, 0, 120 * S}}, 2 * S, frozen},
+    {"13-clock-rates", {THREE, .rate_ppm = 9900},
+        {{20 * S, FAULT_ISOLATE, 0, 0, 0, 40 * S}}, 2 * S, long_split},
+    {"14-voters-restart", {THREE, .defer_until_s = 20},
+        {{20 * S, FAULT_ISOLATE, 0, 0, 0, 30 * S}, {21 * S, FAULT_CRASH, 1, 0, 0, S},
+            {24 * S, FAULT_CRASH, 2, 0, 0, S}, {40 * S, FAULT_CRASH, 1, 0, 0, S / 10}},
+        2 * S, voters_restart},
+    {"15-fsync-stall", {THREE, .fault_phase = 120 * S, .defer_until_s = 20},
+        {{20 * S, FAULT_SLOW_DISK, 0, 0, 0, 60 * S}}, 2 * S, disk_stalled},
+    {"16-eio", {THREE, .defer_until_s = 25},
+        {{20 * S, FAULT_EIO, 0, 0, 0, 1}, {30 * S, FAULT_EIO, 1, 0, 0, 1}}, 2 * S, eio},
+    {"17-disk-full", {THREE, .mails = 120},
+        {{15 * S, FAULT_FULL, 0, 0, 0, 10 * S}, {20 * S, FAULT_FULL, 1, 0, 0, 10 * S}},
+        2 * S, disk_full},
     {"20-long-away", {THREE, .mails = 200, .defer_until_s = 20, .fault_phase = 400 * S},
         {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, away},
-    {"21-two-heirs", {FIVE, .defer_until_s = 40, .mails = 120}, {{20 * S, FAULT_CRASH, 0, 0, 0,
-         40 * S}, {26 * S, FAULT_CUT_BOTH, 1, 2, 0, 20 * S}, {26 * S, FAULT_CUT_BOTH, 1, 3, 0,
-         20 * S}, {26 * S, FAULT_CUT_BOTH, 2, 3, 0, 20 * S}, {50 * S, FAULT_CRASH, 1, 0, 0,
-         4 * S}},
+    {"21-two-heirs", {FIVE, .defer_until_s = 40, .mails = 120},
+        {{20 * S, FAULT_CRASH, 0, 0, 0, 40 * S},
+            {26 * S, FAULT_CUT_BOTH, 1, 2, 0, 20 * S},
+            {26 * S, FAULT_CUT_BOTH, 1, 3, 0, 20 * S},
+            {26 * S, FAULT_CUT_BOTH, 2, 3, 0, 20 * S},
+            {50 * S, FAULT_CRASH, 1, 0, 0, 4 * S}},
         4 * S, two_heirs},
-    {"23-steal-and-crash", {THREE, .defer_until_s = 30, .mails = 120}, {{8 * S, FAULT_STEAL, 0,
-         0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S}, {25 * S, FAULT_CRASH, 1, 0, 0,
-         10 * S}}, 3 * S, stolen},
+    {"23-steal-and-crash", {THREE, .defer_until_s = 30, .mails = 120},
+        {{8 * S, FAULT_STEAL, 0, 0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S},
+            {25 * S, FAULT_CRASH, 1, 0, 0, 10 * S}},
+        3 * S, stolen},
 };
 
 static void gather(struct seen *seen, const struct sim_result *r)
@@ -287,7 +296,8 @@ static void gather(struct seen *seen, const struct sim_result *r)
         seen->takeover[seen->takeovers++] = r->takeover[i];
 }
 
-static bool one_seed(const struct scenario *sc, uint64_t seed, struct seen *seen, char *trace)
+static bool one_seed(
+    const struct scenario *sc, uint64_t seed, struct seen *seen, char *trace)
 {
     struct sim_options o = sc->o;
     struct fault script[12];

@@ -69,15 +69,15 @@ static bool earlier(const struct sim_event *a, const struct sim_event *b)
     return a->at != b->at ? a->at < b->at : a->tie < b->tie;
 }
 
-void sim_at(struct sim *sim, uint64_t at, enum sim_event_kind kind, uint8_t node, uint32_t gen,
-            uint32_t x, uint32_t y)
+void sim_at(struct sim *sim, uint64_t at, enum sim_event_kind kind, uint8_t node,
+    uint32_t gen, uint32_t x, uint32_t y)
 {
     if (sim->heap_count == sim->heap_cap) {
         sim->heap_cap *= 2;
         sim->heap = realloc(sim->heap, sim->heap_cap * sizeof(*sim->heap));
     }
-    struct sim_event e = {at < sim->now ? sim->now : at, sim->tie++, (uint8_t)kind, node, gen,
-        x, y};
+    struct sim_event e = {
+        at < sim->now ? sim->now : at, sim->tie++, (uint8_t)kind, node, gen, x, y};
     uint32_t pos = sim->heap_count++;
     while (pos > 0 && earlier(&e, &sim->heap[(pos - 1) / 2])) {
         sim->heap[pos] = sim->heap[(pos - 1) / 2];
@@ -94,7 +94,8 @@ static struct sim_event pop(struct sim *sim)
         uint32_t child = 2 * pos + 1;
         if (child >= sim->heap_count)
             break;
-        if (child + 1 < sim->heap_count && earlier(&sim->heap[child + 1], &sim->heap[child]))
+        if (child + 1 < sim->heap_count &&
+            earlier(&sim->heap[child + 1], &sim->heap[child]))
             child++;
         if (!earlier(&sim->heap[child], &last))
             break;
@@ -112,7 +113,10 @@ static void choose_cluster(struct sim *sim, uint64_t *rng)
     const struct sim_options *o = &sim->o;
     static const uint8_t sizes[] = {3, 3, 3, 3, 4, 4, 5, 5, 2, 1};
     uint8_t n = o->nodes ? o->nodes : sizes[sim_below(rng, sizeof(sizes))];
-    uint8_t voters = o->voters ? o->voters : n >= 5 && sim_below(rng, 2) ? 5 : n >= 3 ? 3 : 1;
+    uint8_t voters = o->voters                     ? o->voters
+                     : n >= 5 && sim_below(rng, 2) ? 5
+                     : n >= 3                      ? 3
+                                                   : 1;
     struct core_cfg *c = &sim->cfg;
     bool witness = n == 2 && o->mode != MODE_STATIC && !o->voters;
     c->ver = 1;
@@ -121,14 +125,19 @@ static void choose_cluster(struct sim *sim, uint64_t *rng)
         voters = 3;
     sim->node_count = (uint8_t)(n + witness);
     c->count = sim->node_count;
-    c->copies = o->copies ? o->copies : n >= 4 && sim_below(rng, 3) == 0 ? 3 : n >= 2 ? 2 : 1;
-    c->min_copies = o->min_copies ? o->min_copies : sim_below(rng, 4) == 0 ? 1 : c->copies;
+    c->copies = o->copies                          ? o->copies
+                : n >= 4 && sim_below(rng, 3) == 0 ? 3
+                : n >= 2                           ? 2
+                                                   : 1;
+    c->min_copies = o->min_copies            ? o->min_copies
+                    : sim_below(rng, 4) == 0 ? 1
+                                             : c->copies;
     for (uint8_t i = 0; i < sim->node_count; i++) {
         struct core_member *m = &c->member[i];
         m->node = (sim_random(rng) & ~UINT64_C(0xff)) + i + 1;
         bool vote = i < voters || (witness && i == 2);
-        m->roles = (uint8_t)((vote ? ROLE_VOTER : 0) |
-                             (i < n ? ROLE_STORE | ROLE_EGRESS : 0));
+        m->roles =
+            (uint8_t)((vote ? ROLE_VOTER : 0) | (i < n ? ROLE_STORE | ROLE_EGRESS : 0));
         m->zone = (uint8_t)(i % 3);
         m->weight = 1;
         sim->node[i].id = m->node;
@@ -254,7 +263,8 @@ static void node_event(struct sim *sim, const struct sim_event *e)
 
 static uint64_t settle_bound(const struct sim *sim)
 {
-    return 3 * sim->params.lease_ns + sim->params.doubt_ns + sim->params.stale_ns + 240 * SEC;
+    return 3 * sim->params.lease_ns + sim->params.doubt_ns + sim->params.stale_ns +
+           240 * SEC;
 }
 
 static void loop(struct sim *sim)
@@ -310,7 +320,8 @@ void sim_run(const struct sim_options *o, struct sim_result *r, char *trace)
             sim->r.hash = sim->r.hash * 31 + core_hash(sim->node[i].core);
     *r = sim->r;
     if (trace && sim->trace_count > TRACE_LINES) { /* oldest line first */
-        size_t cut = sim->trace_count % TRACE_LINES * TRACE_WIDTH, all = TRACE_LINES * TRACE_WIDTH;
+        size_t cut = sim->trace_count % TRACE_LINES * TRACE_WIDTH,
+               all = TRACE_LINES * TRACE_WIDTH;
         char *copy = malloc(all);
         memcpy(copy, trace + cut, all - cut);
         memcpy(copy + all - cut, trace, cut);

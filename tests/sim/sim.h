@@ -41,7 +41,7 @@ enum fault_kind {
     FAULT_FLAP,      /* link a <-> b up and down every 1 to 5 s, for arg */
     FAULT_CRASH_ALL,
     FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
-    FAULT_STALL_CUT, /* what a hears comes late, what it says is lost */
+    FAULT_STALL_CUT,   /* what a hears comes late, what it says is lost */
     FAULT_REMOVE_ADD,  /* configuration steps */
     FAULT_KINDS
 };
@@ -73,7 +73,7 @@ struct sim_options {
     uint32_t script_count;
     void (*hook)(struct sim *sim); /* called on every mail accepted, for scenarios */
     bool clean_network;
-    int32_t rate_ppm; /* clocks are off by this, to either side */
+    int32_t rate_ppm;       /* clocks are off by this, to either side */
     uint32_t defer_until_s; /* destinations answer 4xx until then */
 };
 
@@ -87,7 +87,7 @@ struct sim_result {
     uint64_t sometimes[ST_COUNT];
     uint64_t accepted, delivered, failed_rcpts, refused;
     uint64_t takeover[64]; /* each takeover's time, the first 64 */
-    uint64_t takeover_ns; /* longest from crash of owner to its units owned again */
+    uint64_t takeover_ns;  /* longest from crash of owner to its units owned again */
     uint32_t takeovers;
     uint32_t invariant_checks[21];
 };
@@ -165,8 +165,8 @@ struct submission {
     uint32_t first_unit, unit_count;
     uint8_t node;
     uint32_t gen;
-    uint8_t reply;  /* what the core said: enum accept_reply */
-    uint8_t heard;  /* what the client got: enum client_reply */
+    uint8_t reply; /* what the core said: enum accept_reply */
+    uint8_t heard; /* what the client got: enum client_reply */
 };
 
 struct mail {
@@ -280,8 +280,9 @@ struct sim {
 
 /* A unit in a trace: node that accepted it . epoch-and-counter . part */
 #define UID "%u.%llx.%u"
-#define UIDV(id)                                                                             \
-    (unsigned)((id)->hi & 0xff) - 1, (unsigned long long)((id)->lo & 0xffffffffffff), (id)->part
+#define UIDV(id)                                                                         \
+    (unsigned)((id)->hi & 0xff) - 1, (unsigned long long)((id)->lo & 0xffffffffffff),    \
+        (id)->part
 
 #define TRACE_LINES 20000
 #define TRACE_WIDTH 160
@@ -290,14 +291,15 @@ struct sim {
 void sim_run(const struct sim_options *o, struct sim_result *r, char *trace);
 void sim_fail(struct sim *sim, int invariant, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-void sim_trace(struct sim *sim, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-#define TRACE(sim, ...)                                                                      \
-    do {                                                                                     \
-        if ((sim)->o.trace)                                                                  \
-            sim_trace(sim, __VA_ARGS__);                                                     \
+void sim_trace(struct sim *sim, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+#define TRACE(sim, ...)                                                                  \
+    do {                                                                                 \
+        if ((sim)->o.trace)                                                              \
+            sim_trace(sim, __VA_ARGS__);                                                 \
     } while (0)
-void sim_at(struct sim *sim, uint64_t at, enum sim_event_kind kind, uint8_t node, uint32_t gen,
-            uint32_t x, uint32_t y);
+void sim_at(struct sim *sim, uint64_t at, enum sim_event_kind kind, uint8_t node,
+    uint32_t gen, uint32_t x, uint32_t y);
 uint64_t sim_random(uint64_t *state);
 uint64_t sim_below(uint64_t *state, uint64_t n);
 bool sim_chance(uint64_t *state, uint32_t ppm);
@@ -332,13 +334,13 @@ struct unit_row *disk_find(struct disk *d, const struct unit_id *id);
 void world_init(struct sim *sim);
 void world_event(struct sim *sim, const struct sim_event *e);
 void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
-                 const struct unit_id *id);
+    const struct unit_id *id);
 void world_start(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_cancel(struct sim *sim, uint8_t node, const struct core_command *c);
-void world_register(struct sim *sim, uint8_t node, uint64_t handle,
-                    const struct unit_row *row);
+void world_register(
+    struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row);
 struct god_unit *world_unit(struct sim *sim, const struct unit_id *id);
 
 /* faults.c */
@@ -352,9 +354,9 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
 void oracle_451(struct sim *sim, uint8_t node, struct submission *s);
 void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
-                const struct unit_row *after);
+    const struct unit_row *after);
 void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
-                 const struct unit_row *after);
+    const struct unit_row *after);
 void oracle_gate(struct sim *sim, struct attempt *a);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);

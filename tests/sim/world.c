@@ -8,7 +8,8 @@
 
 static uint32_t slot_of(const struct unit_id *id)
 {
-    uint64_t h = (id->hi * 7 ^ id->lo ^ (uint64_t)id->part << 9) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h =
+        (id->hi * 7 ^ id->lo ^ (uint64_t)id->part << 9) * UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(h >> 40) % (UNITS_MAX * 2);
 }
 
@@ -22,7 +23,8 @@ struct god_unit *world_unit(struct sim *sim, const struct unit_id *id)
     return NULL;
 }
 
-void world_register(struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row)
+void world_register(
+    struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row)
 {
     struct mail *m = &sim->mail[handle >> 8];
     struct submission *s = &m->sub[(handle & 0xff) - 1];
@@ -42,8 +44,7 @@ void world_register(struct sim *sim, uint8_t node, uint64_t handle, const struct
     while (sim->unit_hash[h])
         h = (h + 1) % (UNITS_MAX * 2);
     sim->unit_hash[h] = sim->unit_count;
-    TRACE(sim, "n%u accepts " UID " for mail %u.%u", node,
-        UIDV(&row->id), g->mail,
+    TRACE(sim, "n%u accepts " UID " for mail %u.%u", node, UIDV(&row->id), g->mail,
         g->submission);
 }
 
@@ -54,7 +55,8 @@ void world_init(struct sim *sim)
     const struct sim_options *o = &sim->o;
     uint64_t *rng = &sim->rng_world;
     sim->mail_count = o->mails ? o->mails : 10 + (uint32_t)sim_below(rng, 40);
-    uint64_t phase = o->fault_phase ? o->fault_phase : 30 * SEC + sim_below(rng, 90 * SEC);
+    uint64_t phase =
+        o->fault_phase ? o->fault_phase : 30 * SEC + sim_below(rng, 90 * SEC);
     sim->heal_at = phase;
     sim->defer_ppm = (uint32_t)sim_below(rng, 200000);
     sim->fail_ppm = (uint32_t)sim_below(rng, 100000);
@@ -79,7 +81,8 @@ void world_init(struct sim *sim)
 static uint8_t pick_node(struct sim *sim)
 {
     uint8_t i = (uint8_t)sim_below(&sim->rng_world, sim->node_count);
-    for (uint8_t k = 0; k < sim->node_count; k++, i = (uint8_t)((i + 1) % sim->node_count))
+    for (uint8_t k = 0; k < sim->node_count;
+         k++, i = (uint8_t)((i + 1) % sim->node_count))
         if (sim->node[i].alive && (sim->cfg.member[i].roles & ROLE_STORE) &&
             sim->node[i].paused_until <= sim->now)
             return i;
@@ -124,7 +127,7 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
 }
 
 void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
-                 const struct unit_id *id)
+    const struct unit_id *id)
 {
     struct mail *m = &sim->mail[handle >> 8];
     struct submission *s = &m->sub[(handle & 0xff) - 1];
@@ -148,8 +151,8 @@ void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
     if (s->heard == CLIENT_250)
         m->done = true;
     else
-        sim_at(sim, sim->now + 2 * SEC + sim_below(&sim->rng_world, 10 * SEC), SE_CLIENT, 0, 0,
-            (uint32_t)(handle >> 8), m->tries);
+        sim_at(sim, sim->now + 2 * SEC + sim_below(&sim->rng_world, 10 * SEC), SE_CLIENT,
+            0, 0, (uint32_t)(handle >> 8), m->tries);
 }
 
 /* ---- scheduling at a node ---- */
@@ -230,7 +233,8 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
     const struct unit *u = unit_find(n->core, &c->u.unit.id);
     if (c->u.unit.rcpts == 0) {
         if (u && unit_believes(n->core, u) && u->state == UNIT_LIVE)
-            schedule(sim, node, &c->u.unit.id, sim->now + SEC + sim_below(&sim->rng_world, SEC));
+            schedule(sim, node, &c->u.unit.id,
+                sim->now + SEC + sim_below(&sim->rng_world, SEC));
         return;
     }
     struct god_unit *g = world_unit(sim, &c->u.unit.id);
@@ -257,7 +261,8 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
 void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c)
 {
     for (uint32_t i = sim->attempt_count; i-- > 0;)
-        if (sim->attempt[i].node == node && sim->attempt[i].attempt == c->u.unit.attempt) {
+        if (sim->attempt[i].node == node &&
+            sim->attempt[i].attempt == c->u.unit.attempt) {
             sim->attempt[i].intent_ok = true;
             return;
         }
@@ -281,7 +286,8 @@ static void tell(struct sim *sim, struct attempt *a, uint8_t kind)
     const struct unit *u = unit_find(n->core, &a->id);
     if (u && unit_believes(n->core, u) && u->state == UNIT_LIVE)
         schedule(sim, a->node, &a->id,
-            sim->now + (a->reply_lost ? 20 : 2) * SEC + sim_below(&sim->rng_world, 5 * SEC));
+            sim->now + (a->reply_lost ? 20 : 2) * SEC +
+                sim_below(&sim->rng_world, 5 * SEC));
 }
 
 static bool gate_open(struct sim *sim, const struct attempt *a)
@@ -380,8 +386,8 @@ static void run_steal(struct sim *sim, const struct sim_event *e)
     struct node *n = &sim->node[e->node];
     if (sim->now >= n->steal_until || !n->alive || n->gen != e->gen)
         return;
-    sim_at(sim, sim->now + 100 * MS + sim_below(&sim->rng_world, 400 * MS), SE_STEAL, e->node,
-        e->gen, 0, 0);
+    sim_at(sim, sim->now + 100 * MS + sim_below(&sim->rng_world, 400 * MS), SE_STEAL,
+        e->node, e->gen, 0, 0);
     struct core *core = n->core;
     if (core->unit_high == 0 || n->paused_until > sim->now)
         return;
