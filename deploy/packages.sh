@@ -12,7 +12,7 @@ packages_build="gcc libc6-dev make cmake ninja-build pkg-config
 packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket-ssl-perl python3"
 # shellcheck disable=SC2034
 packages_test="clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev ccache
-    python3-pytest python3-dnspython python3-cryptography nsd ldnsutils msmtp
+    python3-pytest python3-pytest-xdist python3-dnspython python3-cryptography nsd ldnsutils msmtp
     spin mandoc shellcheck bash-completion iproute2 procps strace"
 # Postfix and OpenSMTPD conflict: the first is installed, the second only unpacked by its tests.
 # shellcheck disable=SC2034

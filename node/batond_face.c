@@ -67,7 +67,11 @@ static void overview(void *ctx, struct control_overview *out)
     struct node_face *f = ctx;
     struct node *n = f->node;
     struct schedule_stats s = schedule_stats(n->schedule);
+    struct store_stats disk;
     uint64_t busy = s.due + s.held;
+    store_stats(n->store, &disk);
+    if (s.units > disk.units)
+        s.units = disk.units; /* what has gone since the scheduler's snapshot */
     *out = (struct control_overview){.due = s.due,
         .deferred = s.units > busy ? s.units - busy : 0,
         .in_doubt = s.in_doubt,

@@ -15,6 +15,8 @@
 static void fill_failure(struct delivery *d, enum err err, const char *text)
 {
     struct failure_note *f = &d->last_failure;
+    if (slice_eq_nocase(slice_str(text), slice_str(err_text(err))))
+        text = ""; /* the system says what we say */
     *f = (struct failure_note){.err = err};
     snprintf(f->status, sizeof(f->status), "%s", err_status(err));
     snprintf(
@@ -117,6 +119,10 @@ void outgoing_drop_connection(struct delivery *d)
 static void connection_ended(struct delivery *d)
 {
     bool was_ready = d->end_was_ready, clear = d->end_retry_in_clear, ok = d->end_ok;
+    /* Says it is ready, and goes before it took a single MAIL: it never was. Without this
+     * the mail would come back to it at once, and for ever. */
+    if (d->messages == 0 && (d->current || d->line))
+        was_ready = false;
     last_words(d);
     outgoing_drop_connection(d);
     if (ok) {
