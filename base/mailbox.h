@@ -24,6 +24,9 @@ struct mail {
 struct mailbox;
 
 struct mailbox *mailbox_new(void *owner);
+/* No poster may still be inside mailbox_post: it touches the box after its mail is there
+ * to be seen. Free a box after its posters' threads have ended, or after one more round
+ * with them. */
 void mailbox_free(struct mailbox *box);
 /* Any thread. */
 void mailbox_post(struct mailbox *box, struct mail *mail, mail_fn *deliver);

@@ -127,6 +127,18 @@ static void raise_file_limit(void)
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* LMDB reads through a map: a disk that cannot give a page back ends the process here. */
+static void disk_failed(int signal_number)
+{
+    static const char line[] =
+        "baton: SIGBUS: the disk under data_dir failed while the queue was "
+        "read; look at dmesg, then start batond again or replace the disk\n";
+    (void)signal_number;
+    if (write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
+        _exit(71);
+    _exit(70);
+}
+
 static int run(const char *file, struct settings *settings)
 {
     struct node n = {.config_file = file, .settings = settings};
@@ -134,6 +146,7 @@ static int run(const char *file, struct settings *settings)
     log_level_parse(slice_str(settings->log.level), &level);
     log_open(level, strcmp(settings->log.format, "json") == 0, settings->hostname);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGBUS, disk_failed);
     raise_file_limit();
     log_say(LOG_EV_START, "batond %s, settings %s", BATON_VERSION, file);
     if (!node_start(&n)) {

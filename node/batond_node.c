@@ -87,6 +87,7 @@ static void second_fired(struct timer *t)
 {
     struct node *n = CONTAINER_OF(t, struct node, second);
     alarms_look(n);
+    history_trust_clock(n->history, rights_clock_trusted(n->rights, wall_now()));
     face_tick(n);
     timer_set(t, mono_add_ms(mono_now(), 1000));
 }
