@@ -17,7 +17,7 @@ struct history *history_open(
     const char *dir, int64_t keep_ms, uint64_t max_bytes, char *why, size_t why_size);
 /* Not while the sink may still be called. Accepts NULL. */
 void history_close(struct history *h);
-/* While it is not (CLUSTER.md 2.23b) nothing leaves by age; trusted at first. Any thread.
+/* While it is not, nothing leaves by age; trusted at first. Any thread.
  */
 void history_trust_clock(struct history *h, bool trusted);
 /* A log sink: copies records of messages (with an id) into the writer's buffer. */

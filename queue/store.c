@@ -195,7 +195,7 @@ void store_fini(struct store *s)
     free(s);
 }
 
-/* --- the clock: CLUSTER.md 2.23b --- */
+/* --- the clock --- */
 
 struct wall store_last_commit(const struct store *s)
 {
