@@ -300,7 +300,7 @@ inline ask(x, h) { printf("ask %d %d\n", x, h);
             :: else
             fi;
             if
-            :: pend[h] == 0 && term[h] < pend[x] && (own[h] == x || RECFENCED(h) || xf[x]) ->
+            :: pend[h] == 0 && (term[h] < pend[x] || (term[h] == pend[x] && own[h] == x)) && (own[h] == x || RECFENCED(h) || xf[x]) ->
                 term[h] = pend[x]; own[h] = x; oep[h] = ep[x]; mine[h] = 0; ok[x] = ok[x] | B(h)
             :: else
             fi
