@@ -37,6 +37,20 @@ static struct gossip_cell *find_or_new(struct core *core, uint8_t slot, uint32_t
     return c;
 }
 
+/* A change goes to three nodes at once: the first rounds of its way are saved. */
+static void push(struct core *core, const struct gossip_row *r)
+{
+    struct core_msg m = {.kind = MSG_GOSSIP_DELTA};
+    m.u.gossip.after = r->version - 1;
+    m.u.gossip.count = 1;
+    m.u.gossip.u.row[0] = *r;
+    for (int n = 0; n < 3 && core->state >= CORE_OPENING; n++) {
+        uint8_t to = (uint8_t)(1 + core_below(core, core->peer_count));
+        if (core->peer[to].swim == SWIM_ALIVE)
+            core_send(core, to, &m);
+    }
+}
+
 void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t length)
 {
     struct gossip_cell *c = find_or_new(core, core->self, key);
@@ -49,6 +63,10 @@ void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t l
     memcpy(c->row.value, value, length);
     c->row.version = ++core->row_version;
     c->row.epoch = core->epoch;
+    if (core->peer[core->self].actor_epoch == core->epoch) {
+        core->peer[core->self].actor_version = core->row_version;
+        push(core, &c->row);
+    }
 }
 
 /* A new session publishes all its rows anew. */
@@ -88,7 +106,9 @@ void gossip_timer(struct core *core)
 {
     if (core->now < core->gossip_at)
         return;
-    core->gossip_at = core->now + core->p.gossip_ns;
+    /* twice an interval: with one exchange a second and 10 % loss the last of a hundred
+     * nodes had a row only after 14 s */
+    core->gossip_at = core->now + core->p.gossip_ns / 2;
     own_rows(core);
     if (core->peer_count < 2 || core->cell_count == 0)
         return;

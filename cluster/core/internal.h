@@ -73,7 +73,7 @@ struct peer {
     /* owner side */
     uint64_t lease_exp; /* this voter's grant ends, our clock */
     uint64_t answered_nonce;
-    uint64_t table_nonce;
+    uint8_t table_count;
     uint16_t table_pages;
     bool table_whole;
     bool voter_says_fenced;

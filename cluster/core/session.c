@@ -224,10 +224,12 @@ static void take_page(struct peer *p, const struct msg_lease *l)
 {
     if (l->page_count == 0 || l->page_count > 16)
         return;
-    if (p->table_nonce != l->nonce) {
-        p->table_nonce = l->nonce;
+    if (p->table_count != l->page_count) {
+        p->table_count = l->page_count;
         p->table_pages = 0;
     }
+    /* Each page left after our epoch was durable there, so pages of several answers make
+     * one table: a lossy link need not carry all of them at once. */
     p->table_pages = (uint16_t)(p->table_pages | 1u << (l->page & 15));
     if (p->table_pages == (uint16_t)((1u << l->page_count) - 1))
         p->table_whole = true;

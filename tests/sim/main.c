@@ -409,6 +409,8 @@ int main(int argc, char **argv)
         return shrink(&o);
     if (strcmp(verb, "controls") == 0)
         return controls(j);
+    if (strcmp(verb, "scale") == 0)
+        return scale();
     if (strcmp(verb, "saved") == 0)
         return saved(argc > 2 ? argv[2] : NULL);
     if (strcmp(verb, "trace") == 0 && argc > 3) {

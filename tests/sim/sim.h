@@ -309,6 +309,9 @@ uint8_t sim_node_of(const struct sim *sim, uint64_t id);
 int scenarios(const char *only);
 void scenario_trace(const char *name, uint64_t seed, char *trace);
 
+/* scale.c */
+int scale(void);
+
 /* node.c */
 uint64_t node_clock(const struct sim *sim, const struct node *n);
 uint64_t node_true(const struct sim *sim, const struct node *n, uint64_t local);
