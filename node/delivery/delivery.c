@@ -89,11 +89,15 @@ static void fail_parcel(struct delivery *d, struct parcel *p)
 
 void outgoing_fail_all(struct delivery *d)
 {
-    struct parcel *p = d->current;
-    d->current = NULL;
-    if (p)
+    struct parcel *p = d->loading ? NULL : d->current;
+    d->load_failed = d->loading;
+    if (p) {
+        d->current = NULL;
         fail_parcel(d, p);
-    while ((p = outgoing_take_parcel(d)))
+    }
+    /* A set-up that failed says nothing of mail that other connections may take: the
+     * scheduler fails the line when there are none. */
+    while (d->opened_told && (p = outgoing_take_parcel(d)))
         fail_parcel(d, p);
 }
 
@@ -139,7 +143,7 @@ void outgoing_close(struct delivery *d, bool failed)
         return;
     if (d->conn)
         outgoing_drop_connection(d);
-    outgoing_return_line(d);
+    outgoing_leave_parcel(d);
     d->state = DELIVERY_CLOSED;
     d->closed.was_ready = d->opened_told;
     d->closed.failed = failed;
@@ -149,6 +153,8 @@ void outgoing_close(struct delivery *d, bool failed)
             d->closed.dead[d->closed.dead_count++] = d->dead[i];
     atomic_fetch_sub_explicit(&d->dl->load, 1, memory_order_relaxed);
     schedule_session_event(d->dl->env->schedule, &d->closed);
+    /* Behind the news, or it might be sent off to the same failure once more. */
+    outgoing_return_line(d);
 }
 
 static void timer_fired(struct timer *t)
@@ -286,12 +292,6 @@ static void quit_arrived(struct mail *mail, void *owner)
         d->in_engine = false;
         outgoing_pump(d);
         return;
-    }
-    if (d->current) {
-        struct parcel *p = d->current;
-        d->current = NULL;
-        p->result = PARCEL_REQUEUE;
-        schedule_parcel_home(d->dl->env->schedule, p);
     }
     outgoing_close(d, false);
 }

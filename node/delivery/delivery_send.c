@@ -44,10 +44,24 @@ static void send_home(
     schedule_parcel_home(d->dl->env->schedule, parcel);
 }
 
+/* The connection went while we read: it may wait for the next hop, or there is none. */
+static void come_late(struct delivery *d)
+{
+    struct parcel *p = d->current;
+    if (d->state != DELIVERY_CLOSED || !p)
+        return;
+    d->current = NULL;
+    if (d->load_failed)
+        delivery_fail(d->dl, d->settings, p, &d->last_failure);
+    else
+        send_home(d, p, PARCEL_REQUEUE);
+}
+
 static void parcel_loaded(
     struct parcel *parcel, enum err err, bool lacks_final_crlf, void *ctx)
 {
     struct delivery *d = ctx;
+    d->loading = false;
     d->lacks_final_crlf = lacks_final_crlf;
     if (err == ERR_OK && parcel->check_rule) {
         d->current = NULL;
@@ -63,8 +77,7 @@ static void parcel_loaded(
         d->state = DELIVERY_IDLE;
         start_transaction(d);
     } else {
-        d->current = NULL;
-        send_home(d, parcel, PARCEL_REQUEUE); /* the connection went while we read */
+        come_late(d);
     }
     if (d->state == DELIVERY_LOADING)
         d->state = DELIVERY_IDLE;
@@ -87,6 +100,10 @@ void outgoing_next_parcel(struct delivery *d)
 {
     if (d->state != DELIVERY_IDLE || !d->client)
         return;
+    if (d->loading) { /* a new hop is ready before the parcel is */
+        d->state = DELIVERY_LOADING;
+        return;
+    }
     if (d->current && connection_is_used_up(d)) {
         finish_parcel(
             d); /* who was not tried yet is due at once, over another connection */
@@ -112,6 +129,7 @@ void outgoing_next_parcel(struct delivery *d)
         return;
     }
     d->state = DELIVERY_LOADING;
+    d->loading = true;
     d->pending++;
     parcel_load(d->dl, d->current, parcel_loaded, d);
 }
@@ -247,6 +265,7 @@ static void conversion_home(struct conversion *c)
 {
     struct delivery *d = c->d;
     bool here = d->state == DELIVERY_LOADING && d->client && !d->ended;
+    d->loading = false;
     d->converted = here ? c->body : NULL;
     if (!here)
         body_unref(c->body);
@@ -258,10 +277,8 @@ static void conversion_home(struct conversion *c)
         parcel_fail_all(d->current, c->err, 0, SLICE(""), slice_str(c->why));
         finish_parcel(d);
         outgoing_next_parcel(d);
-    } else if (d->current) {
-        struct parcel *p = d->current;
-        d->current = NULL;
-        send_home(d, p, PARCEL_REQUEUE);
+    } else {
+        come_late(d);
     }
     outgoing_pump(d);
     outgoing_pending_done(d);
@@ -291,6 +308,7 @@ static void start_conversion(struct delivery *d)
     c->job.done = converted;
     c->job.reply_to = delivery_loop_mailbox(d->dl);
     d->state = DELIVERY_LOADING;
+    d->loading = true;
     d->pending++;
     if (workers_submit(d->dl->env->helpers, &c->job))
         return;
@@ -400,13 +418,11 @@ static void note_result(
 void outgoing_engine_done(void *ctx, const struct smtp_outcome *outcome)
 {
     struct delivery *d = ctx;
-    struct parcel *p = d->current;
     body_source_end(d->source);
     d->state = DELIVERY_IDLE;
     d->final_waiting = false;
     if (outcome->stale) {
-        d->current = NULL;
-        send_home(d, p, PARCEL_REQUEUE); /* a fresh connection, at once */
+        outgoing_leave_parcel(d); /* a fresh connection, at once */
         return;
     }
     for (unsigned i = 0; i < outcome->count; i++)
@@ -431,7 +447,7 @@ static void close_fates(struct parcel *p)
 bool outgoing_salvage(struct delivery *d)
 {
     struct parcel *p = d->current;
-    if (!p || d->state == DELIVERY_LOADING)
+    if (!p || d->loading)
         return false; /* a read under way sends it home itself */
     if (d->move_on && !d->quitting && hops_next(d, true))
         return true;
@@ -439,4 +455,23 @@ bool outgoing_salvage(struct delivery *d)
         close_fates(p);
     finish_parcel(d);
     return false;
+}
+
+/* Recipients of an earlier transaction may have theirs already: to forget that would
+ * deliver to them again. Those without a fate are due at once. */
+void outgoing_leave_parcel(struct delivery *d)
+{
+    struct parcel *p = d->current;
+    bool known = false;
+    if (!p || d->loading)
+        return;
+    for (unsigned i = 0; p->fates && i < parcel_rcpt_count(p); i++)
+        known = known || p->fates[i].tried || p->fates[i].err != ERR_OK;
+    if (known) {
+        close_fates(p);
+        finish_parcel(d);
+    } else {
+        d->current = NULL;
+        send_home(d, p, PARCEL_REQUEUE);
+    }
 }

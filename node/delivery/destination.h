@@ -34,6 +34,7 @@ struct group {
     struct destination *destination;
     struct failure_note *failure; /* being worked off */
     bool in_turn;
+    bool route_outdated; /* asked for before a reload: ask again */
 };
 
 struct session_slot {
@@ -41,11 +42,12 @@ struct session_slot {
     struct destination *destination;
     struct delivery *delivery;
     struct delivery_loop *loop;
-    bool opened, idle, hungry;
+    bool opened, idle, hungry, quitting;
 };
 
 struct destination {
     LIST_ENTRY(destination) bucket;
+    TAILQ_ENTRY(destination) starve; /* of the schedule, when starved */
     LIST_HEAD(, group) members;
     uint64_t key;
     TAILQ_HEAD(, group) turns;
@@ -59,6 +61,8 @@ struct destination {
     struct failure_note down_why;
     struct dead_address dead[DEAD_ADDRESSES_MAX];
     unsigned dead_count;
+    struct mono grow_at; /* it refused a connection beside another: no more till then */
+    bool starved;
 };
 
 LIST_HEAD(group_list, group);
@@ -75,6 +79,8 @@ struct schedule {
     struct group_list groups[TABLE_BUCKETS];
     struct destination_list destinations[TABLE_BUCKETS];
     TAILQ_HEAD(, group) failing;
+    /* Have mail and no session, because all that the node may open are open. */
+    TAILQ_HEAD(, destination) starved;
     uint64_t hash_key;
     struct delivery_loop **loops;
     unsigned loop_count;
@@ -105,6 +111,13 @@ void group_advance(struct group *g);
 void group_forget_if_empty(struct group *g);
 void group_fail(struct group *g, const struct failure_note *why);
 void groups_fail_some(struct schedule *s);
+/* The cause is gone: what is left takes its turn again. */
+void group_stop_failing(struct group *g);
+/* A ready one, alone: those in line with it are not to share its fate. */
+void group_expire_one(struct sched_unit *unit, const struct failure_note *why);
+/* Mail that stands in line past its lifetime: a destination that takes little can keep it
+ * from ever being tried again, and expiry acts in every state. */
+void group_expire_ready(struct group *g, int64_t now_ms);
 void group_leave_destination(struct group *g);
 /* A reload or a TTL: the next look asks again. */
 void group_drop_route(struct group *g);
@@ -116,6 +129,12 @@ void destination_forget_if_empty(struct schedule *s, struct destination *d);
 void destination_success(struct schedule *s, struct destination *d);
 void destination_session_event(struct schedule *s, struct session_event *e);
 bool destination_is_down(const struct destination *d);
+/* Asks idle sessions to leave where others have none, and forgets who is gone. */
+void destinations_sweep(struct schedule *s);
+/* Politely, and only once. */
+void destination_quit_slot(struct session_slot *slot);
+/* At the end, when all groups are gone. */
+void destinations_free(struct schedule *s);
 
 /* schedule.c */
 struct delivery_loop *schedule_least_busy(struct schedule *s);

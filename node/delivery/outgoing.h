@@ -40,6 +40,8 @@ struct delivery {
     struct parcel *line, **line_tail; /* waiting, untouched */
     unsigned line_count, batch;
     struct parcel *current;
+    bool loading;     /* a helper has the one in hand */
+    bool load_failed; /* no hop was left while it did */
 
     /* which hop and address */
     uint8_t order[ROUTE_HOPS_MAX];
@@ -109,11 +111,15 @@ void outgoing_write_final(struct delivery *d);
 /* The connection is gone; what of the parcel in hand? True: it goes on at the next hop.
  */
 bool outgoing_salvage(struct delivery *d);
+/* The session ends, maybe between two hops, with a parcel in hand: what is known of it is
+ * settled; of what nothing is known goes home untouched. */
+void outgoing_leave_parcel(struct delivery *d);
 
 /* delivery.c */
 void outgoing_close(struct delivery *d, bool failed);
 void outgoing_return_line(struct delivery *d);
-/* Every parcel, the one in hand too, gets the last failure. */
+/* The parcel in hand gets the last failure; those behind it, too, where a server was
+ * ready once and took none. */
 void outgoing_fail_all(struct delivery *d);
 void outgoing_tell_hungry(struct delivery *d, bool idle);
 struct parcel *outgoing_take_parcel(struct delivery *d);

@@ -12,6 +12,7 @@
 /* Figures for `status` are so old at most. */
 #define SWEEP_MS 250
 #define EXPIRY_SWEEPS 240
+#define FORGET_SWEEPS 8
 /* Clock not trusted: look again later, do not expire. */
 #define CLOCK_WAIT_MS 600000
 /* An envelope in memory, roughly. */
@@ -87,7 +88,7 @@ static void expire_held(struct schedule *s, struct sched_unit *unit)
     units_unwait(s->units, unit);
     s->held--;
     group_add_ready(unit->group, unit);
-    group_fail(unit->group, &why);
+    group_expire_one(unit, &why);
 }
 
 void schedule_unit_due(struct schedule *s, struct sched_unit *unit)
@@ -318,27 +319,6 @@ static void publish_stats(struct schedule *s)
     metric_set(METRIC_queue_held, (int64_t)now.held);
 }
 
-/* Mail that stands in line past its lifetime: a destination that takes little can keep it
- * from ever being tried again, and expiry acts in every state. */
-static void expire_ready(struct schedule *s, struct group *g, int64_t now_ms)
-{
-    struct failure_note why = {.err = ERR_EXPIRED};
-    struct sched_unit *unit, *next;
-    snprintf(why.text, sizeof(why.text),
-        "lifetime over while waiting for a connection to the destination");
-    for (unit = TAILQ_FIRST(&g->ready); unit; unit = next) {
-        next = TAILQ_NEXT(unit, line);
-        if (unit->expires_ms > now_ms || s->failing_active >= FAILING_MAX)
-            continue;
-        TAILQ_REMOVE(&g->ready, unit, line);
-        TAILQ_INSERT_HEAD(&g->ready, unit, line);
-        struct parcel *parcel = schedule_make_parcel(s, group_take_ready(g));
-        parcel->without_session = true;
-        s->failing_active++;
-        delivery_fail(schedule_least_busy(s), s->settings, parcel, &why);
-    }
-}
-
 static void expiry_sweep(struct schedule *s)
 {
     struct wall now = wall_now();
@@ -348,7 +328,7 @@ static void expiry_sweep(struct schedule *s)
         struct group *g;
         LIST_FOREACH (g, &s->groups[i], bucket)
             if (g->ready_count > 0 && !g->failure)
-                expire_ready(s, g, now.ms);
+                group_expire_ready(g, now.ms);
     }
 }
 
@@ -397,6 +377,9 @@ static void sweep_fired(struct timer *t)
         look_at_stop(s);
     else if (++s->sweep_round % EXPIRY_SWEEPS == 0)
         expiry_sweep(s);
+    if (!s->stopping &&
+        (!TAILQ_EMPTY(&s->starved) || s->sweep_round % FORGET_SWEEPS == 0))
+        destinations_sweep(s);
     timer_set(&s->sweep_timer, mono_add_ms(mono_now(), s->stopping ? 50 : SWEEP_MS));
 }
 
@@ -425,6 +408,7 @@ struct schedule *schedule_new(struct delivery_env *env, struct settings *setting
     s->units = units_new();
     s->hash_key = random_u64();
     TAILQ_INIT(&s->failing);
+    TAILQ_INIT(&s->starved);
     pthread_mutex_init(&s->stats_lock, NULL);
     timer_init(&s->due_timer, s->loop, due_fired);
     timer_init(&s->sweep_timer, s->loop, sweep_fired);
@@ -526,7 +510,7 @@ static void stop_arrived(struct mail *mail, void *owner)
         LIST_FOREACH (d, &s->destinations[i], bucket) {
             struct session_slot *slot;
             TAILQ_FOREACH (slot, &d->sessions, link)
-                delivery_quit(slot->delivery);
+                destination_quit_slot(slot);
         }
     }
     timer_set(&s->sweep_timer, mono_now());
@@ -561,7 +545,6 @@ static void free_groups(struct schedule *s)
             g->ready_count = 0;
             free(g->failure);
             g->failure = NULL;
-            g->route_state = g->route_state == ROUTE_ASKED ? ROUTE_NONE : g->route_state;
             group_forget_if_empty(g);
         }
     }
@@ -571,10 +554,12 @@ void schedule_free(struct schedule *s)
 {
     if (!s)
         return;
+    s->stopping = true;
+    router_stop(s->router); /* answers every group that asked */
     free_groups(s);
+    destinations_free(s);
     timer_fini(&s->due_timer);
     timer_fini(&s->sweep_timer);
-    router_stop(s->router);
     while (router_pending(s->router) > 0) {
         mailbox_wait(loop_mailbox(s->loop), 1000);
         mailbox_drain(loop_mailbox(s->loop));

@@ -8,6 +8,8 @@
 
 #define DOWN_FIRST_MS 10000
 #define DOWN_MAX_MS 300000
+/* How long a destination that refused one connection more is not asked for more. */
+#define CROWDED_MS 10000
 
 struct destination *destination_find(struct schedule *s, uint64_t key)
 {
@@ -31,6 +33,8 @@ void destination_forget_if_empty(struct schedule *s, struct destination *d)
     if (d->group_count > 0 || d->session_count > 0 || destination_is_down(d))
         return;
     LIST_REMOVE(d, bucket);
+    if (d->starved)
+        TAILQ_REMOVE(&s->starved, d, starve);
     s->destination_count--;
     free(d);
 }
@@ -123,11 +127,24 @@ static struct session_slot *slot_that_is(struct destination *d, bool idle)
     return NULL;
 }
 
+static bool is_full(const struct schedule *s)
+{
+    return s->session_count >= s->settings->limits.delivery_connections;
+}
+
 static bool may_open(const struct schedule *s, const struct destination *d)
 {
     unsigned max = d->window < window_max(s) ? d->window : window_max(s);
-    return d->session_count < max &&
-           s->session_count < s->settings->limits.delivery_connections;
+    return d->session_count < max && !is_full(s);
+}
+
+/* Nothing that happens to it will wake it: it has no session of its own. */
+static void note_starved(struct schedule *s, struct destination *d)
+{
+    if (d->starved || d->session_count > 0 || TAILQ_EMPTY(&d->turns) || s->stopping)
+        return;
+    d->starved = true;
+    TAILQ_INSERT_TAIL(&s->starved, d, starve);
 }
 
 void destination_dispatch(struct schedule *s, struct destination *d)
@@ -143,11 +160,61 @@ void destination_dispatch(struct schedule *s, struct destination *d)
         else
             break;
     }
+    note_starved(s, d);
+}
+
+/* Sessions are free again: those go first who had to wait for one. */
+static void feed_starved(struct schedule *s)
+{
+    struct destination *d;
+    while (!s->stopping && !is_full(s) && (d = TAILQ_FIRST(&s->starved))) {
+        TAILQ_REMOVE(&s->starved, d, starve);
+        d->starved = false;
+        destination_dispatch(s, d);
+    }
+}
+
+void destination_quit_slot(struct session_slot *slot)
+{
+    if (slot->quitting)
+        return;
+    if (slot->idle)
+        slot->destination->idle_count--;
+    slot->idle = slot->hungry = false;
+    slot->quitting = true;
+    delivery_quit(slot->delivery);
+}
+
+void destinations_sweep(struct schedule *s)
+{
+    bool starving = !TAILQ_EMPTY(&s->starved);
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct destination *d, *next;
+        for (d = LIST_FIRST(&s->destinations[i]); d; d = next) {
+            struct session_slot *slot;
+            next = LIST_NEXT(d, bucket);
+            if (starving && d->idle_count > 0 && (slot = slot_that_is(d, true)))
+                destination_quit_slot(slot);
+            destination_forget_if_empty(s, d);
+        }
+    }
+}
+
+void destinations_free(struct schedule *s)
+{
+    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
+        struct destination *d;
+        while ((d = LIST_FIRST(&s->destinations[i]))) {
+            d->down_until = (struct mono){0};
+            INVARIANT(d->group_count == 0 && d->session_count == 0);
+            destination_forget_if_empty(s, d);
+        }
+    }
 }
 
 void destination_success(struct schedule *s, struct destination *d)
 {
-    if (++d->successes < d->window)
+    if (++d->successes < d->window || d->grow_at.ns > mono_now().ns)
         return;
     d->successes = 0;
     if (d->window < window_max(s))
@@ -160,6 +227,7 @@ static void flush_failed(struct destination *d)
     struct group *g;
     LIST_FOREACH (g, &d->members, member) {
         struct sched_unit *unit;
+        group_stop_failing(g);
         while ((unit = TAILQ_FIRST(&g->failed))) {
             TAILQ_REMOVE(&g->failed, unit, line);
             unit->connection_failed = false;
@@ -183,6 +251,15 @@ static void remember_deaths(struct destination *d, const struct session_event *e
 {
     for (unsigned i = 0; i < e->dead_count && d->dead_count < DEAD_ADDRESSES_MAX; i++)
         d->dead[d->dead_count++] = e->dead[i];
+}
+
+static void session_hungry(struct session_slot *slot, bool idle)
+{
+    if (slot->quitting)
+        return;
+    slot->destination->idle_count += idle && !slot->idle;
+    slot->hungry = true;
+    slot->idle = slot->idle || idle;
 }
 
 /* No address of any host let a session get as far as MAIL. */
@@ -223,6 +300,8 @@ static void session_closed(struct schedule *s, struct session_event *e)
     }
     if (e->failed && !e->was_ready && d->session_count == 0)
         go_down(s, d, &e->why);
+    else if (e->failed && !e->was_ready)
+        d->grow_at = mono_add_ms(mono_now(), CROWDED_MS);
     delivery_release(slot->delivery);
     free(slot);
 }
@@ -235,12 +314,11 @@ void destination_session_event(struct schedule *s, struct session_event *e)
     if (kind == SESSION_OPENED) {
         session_opened(slot);
     } else if (kind == SESSION_HUNGRY) {
-        d->idle_count += e->idle && !slot->idle;
-        slot->hungry = true;
-        slot->idle = slot->idle || e->idle;
+        session_hungry(slot, e->idle);
         free(e);
     } else {
         session_closed(s, e); /* e is gone with the session */
+        feed_starved(s);
     }
     if (!destination_is_down(d))
         destination_dispatch(s, d);

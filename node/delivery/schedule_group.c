@@ -51,6 +51,7 @@ void group_leave_destination(struct group *g)
 
 void group_drop_route(struct group *g)
 {
+    g->route_outdated = g->route_state == ROUTE_ASKED;
     if (g->route_state != ROUTE_KNOWN)
         return;
     group_leave_destination(g);
@@ -133,10 +134,20 @@ static void fail_one(struct schedule *s, struct group *g)
     delivery_fail(schedule_least_busy(s), s->settings, parcel, g->failure);
 }
 
+void group_stop_failing(struct group *g)
+{
+    if (!g->failure)
+        return;
+    TAILQ_REMOVE(&g->schedule->failing, g, failing);
+    free(g->failure);
+    g->failure = NULL;
+    take_turn(g);
+}
+
 void groups_fail_some(struct schedule *s)
 {
     struct group *g;
-    while ((g = TAILQ_FIRST(&s->failing))) {
+    while (!s->stopping && (g = TAILQ_FIRST(&s->failing))) {
         while (g->ready_count > 0 && s->failing_active < FAILING_MAX)
             fail_one(s, g);
         if (g->ready_count > 0)
@@ -145,6 +156,32 @@ void groups_fail_some(struct schedule *s)
         free(g->failure);
         g->failure = NULL;
         group_forget_if_empty(g);
+    }
+}
+
+void group_expire_one(struct sched_unit *unit, const struct failure_note *why)
+{
+    struct group *g = unit->group;
+    struct schedule *s = g->schedule;
+    TAILQ_REMOVE(&g->ready, unit, line);
+    TAILQ_INSERT_HEAD(&g->ready, unit, line);
+    struct parcel *parcel = schedule_make_parcel(s, group_take_ready(g));
+    parcel->without_session = true;
+    s->failing_active++;
+    delivery_fail(schedule_least_busy(s), s->settings, parcel, why);
+}
+
+void group_expire_ready(struct group *g, int64_t now_ms)
+{
+    struct failure_note why = {.err = ERR_EXPIRED};
+    struct sched_unit *unit, *next;
+    snprintf(why.text, sizeof(why.text),
+        "lifetime over while waiting for a connection to the destination");
+    for (unit = TAILQ_FIRST(&g->ready); unit; unit = next) {
+        next = TAILQ_NEXT(unit, line);
+        if (unit->expires_ms > now_ms || g->schedule->failing_active >= FAILING_MAX)
+            continue;
+        group_expire_one(unit, &why);
     }
 }
 
@@ -157,17 +194,24 @@ static void route_failed(struct group *g)
     group_fail(g, &why);
 }
 
+static void join_destination(struct group *g)
+{
+    g->destination = destination_find(g->schedule, route_key(g->route));
+    g->destination->group_count++;
+    LIST_INSERT_HEAD(&g->destination->members, g, member);
+    g->destination->ready_count += g->ready_count;
+    take_turn(g);
+}
+
 static void route_arrived(struct route *route, void *ctx)
 {
     struct group *g = ctx;
     g->route = route;
     g->route_state = ROUTE_KNOWN;
-    if (route_result(route) == ERR_OK) {
-        g->destination = destination_find(g->schedule, route_key(route));
-        g->destination->group_count++;
-        LIST_INSERT_HEAD(&g->destination->members, g, member);
-        g->destination->ready_count += g->ready_count;
-        take_turn(g);
+    if (g->route_outdated) {
+        group_drop_route(g);
+    } else if (route_result(route) == ERR_OK) {
+        join_destination(g);
     }
     group_advance(g);
     group_forget_if_empty(g);

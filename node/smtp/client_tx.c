@@ -114,7 +114,8 @@ void client_tx_too_late(struct smtp_client *c, const struct smtp_client_tx *give
         verdict_from_error(&v, ERR_CONNECTION_LOST, SMTP_PHASE_IDLE);
     make_tx(c, given);
     c->outcome.connection_failed = true;
-    c->outcome.stale = c->was_ready && (v.code == 0 || v.code == 421);
+    /* On a connection that has carried nothing, one more would only do the same. */
+    c->outcome.stale = c->transactions > 0 && (v.code == 0 || v.code == 421);
     client_decide_rest(c, SMTP_PHASE_IDLE, &v);
     client_tx_finish(c);
 }
