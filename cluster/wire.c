@@ -64,9 +64,9 @@ static enum wire_group group_of(uint8_t kind)
 /* 0: we know no such kind. */
 static uint8_t kind_of(int wire)
 {
-    for (uint8_t kind = 1; kind < MSG_KIND_COUNT; kind++)
+    for (size_t kind = 1; kind < MSG_KIND_COUNT; kind++)
         if (KINDS[kind].group != WIRE_NONE && KINDS[kind].wire == wire)
-            return kind;
+            return (uint8_t)kind;
     return 0;
 }
 
