@@ -81,8 +81,8 @@ static void table_row(const struct core *core, uint8_t slot, struct sess_row *ro
 static void grant_pages(struct core *core, uint8_t slot, uint64_t nonce, bool whole)
 {
     uint8_t pages = (uint8_t)((core->peer_count + CORE_TABLE_ROWS - 1) / CORE_TABLE_ROWS);
-    uint8_t first = whole ? 0 : (uint8_t)(nonce % pages);
-    uint8_t last = whole ? (uint8_t)(pages - 1) : first;
+    uint8_t first = (uint8_t)(whole ? 0 : nonce % pages);
+    uint8_t last = (uint8_t)(whole ? pages - 1 : first);
     bool wait = core->peer[slot].sess_token > core->token_done &&
                 !MUT(core, MUT_GRANT_BEFORE_DURABLE);
     for (uint8_t page = first; page <= last; page++) {
@@ -90,7 +90,7 @@ static void grant_pages(struct core *core, uint8_t slot, uint64_t nonce, bool wh
         m.u.lease.nonce = nonce;
         m.u.lease.answer = LEASE_GRANT;
         m.u.lease.page = page;
-        m.u.lease.page_count = whole ? pages : 0;
+        m.u.lease.page_count = (uint8_t)(whole ? pages : 0);
         for (int i = page * CORE_TABLE_ROWS + 1;
              i <= core->peer_count && m.u.lease.row_count < CORE_TABLE_ROWS; i++)
             table_row(core, (uint8_t)i, &m.u.lease.row[m.u.lease.row_count++]);
