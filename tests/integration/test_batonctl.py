@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """batonctl against a node that says what the test wants: output, escaping, exit codes."""
+import contextlib
 import json
 import os
 import pty
@@ -62,7 +63,7 @@ class Node:
                 connection, _ = self.socket.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rw") as io:
+            with contextlib.suppress(BrokenPipeError), connection, connection.makefile("rw") as io:
                 request = json.loads(io.readline())
                 self.asked.append(request)
                 for line in self.answers.get(request["command"], []):
