@@ -365,6 +365,8 @@ static void close_rooms(struct node *n)
     schedule_free(n->schedule);
     workers_free(n->helpers);
     face_free(n);
+    /* Answers what is open, to mailboxes that are drained next. */
+    resolver_free(n->resolver);
     for (unsigned i = 0; i < n->loop_count; i++) {
         mailbox_drain(loop_mailbox(n->loops[i].loop));
         delivery_loop_free(n->loops[i].delivery);
@@ -372,7 +374,6 @@ static void close_rooms(struct node *n)
         loop_free(n->loops[i].loop);
     }
     free(n->loops);
-    resolver_free(n->resolver);
     rights_free(n->rights);
     tls_client_unref(n->tls);
 }

@@ -266,3 +266,20 @@ def test_a_destination_without_mail_is_forgotten():
     with Baton(sink_port=port) as b:
         b.wait_log("deferred", id=b.send())
         assert b.stop() == 0  # under a leak checker: the one that is down goes, too
+
+
+def test_a_stop_while_clients_wait_for_dns():
+    """Their answers come back to loops that have ended, and must find them."""
+    silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    silent.bind(("127.0.0.1", 0))
+    silent.settimeout(10)
+    dns = f'resolver: {{dnssec: false, forward: ["127.0.0.1@{silent.getsockname()[1]}"]}}\n'
+    with Baton(extra=dns, env={"ASAN_OPTIONS": "detect_leaks=0"}) as b:
+        clients = [b.raw() for i in range(6)]
+        for i, c in enumerate(clients):
+            c.read()
+            c.ask("EHLO client.test")
+            c.send(f"MAIL FROM:<a@s{i}.example.net>\r\nRCPT TO:<u@e{i}.example.net>\r\nRCPT TO:<u@f{i}.example.net>\r\n")
+        silent.recv(4096)
+        assert b.stop() == 0
+    silent.close()
