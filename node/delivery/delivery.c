@@ -305,7 +305,6 @@ static void abort_arrived(struct mail *mail, void *owner)
 {
     struct delivery *d = CONTAINER_OF(mail, struct delivery, abort_mail);
     (void)owner;
-    d->abort_mail.deliver = NULL;
     if (d->state == DELIVERY_CLOSED || !d->client)
         return;
     d->in_engine = true;
@@ -316,8 +315,9 @@ static void abort_arrived(struct mail *mail, void *owner)
 
 void delivery_abort(struct delivery *d)
 {
-    if (d->abort_mail.deliver)
-        return; /* already told */
+    if (d->abort_told)
+        return;
+    d->abort_told = true;
     mailbox_post(loop_mailbox(d->dl->loop), &d->abort_mail, abort_arrived);
 }
 

@@ -74,8 +74,8 @@ static void no_address(struct delivery *d, enum err err, const char *why)
     outgoing_setup_failed(d, false);
 }
 
-/* Not dead ones first; but when all are said to be dead, the word is tested on the first.
- */
+/* Passes over those that failed moments ago; when that leaves none, the session fails and
+ * says so. A host with a single address is always tried. */
 static bool pick_address(struct delivery *d, struct netaddr *out)
 {
     uint8_t *at = &d->next_address[d->hop];

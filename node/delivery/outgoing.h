@@ -34,6 +34,7 @@ struct delivery {
     struct settings *settings;
     struct route *route;
     enum delivery_state state;
+    bool abort_told; /* the scheduler's alone */
     bool quitting, released, opened_told, hungry_told, idle_told;
     unsigned pending; /* answers that will still come and need this object */
 
