@@ -184,8 +184,8 @@ void settings_problem(struct settings_problems *p, const char *file, int line,
     const char *key, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /* Reads and checks. NULL when there are problems; the caller owns the one reference. An
- * unknown key names the nearest valid one; a documented key that this version has not built
- * is refused by name. */
+ * unknown key names the nearest valid one; a documented key that this version has not
+ * built is refused by name. */
 struct settings *settings_read(const char *file, struct settings_problems *problems);
 /* The same from memory; `file` only names it. */
 struct settings *settings_parse(
