@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 under load, again and again; then every acknowledged message must have arrived.
-BATON_KILL_ROUNDS sets how often (20 here; tests/soak/kill does more)."""
+BATON_KILL_ROUNDS sets how often (20 here; tests/README.md says how to do more)."""
 import os
 import random
 import smtplib
