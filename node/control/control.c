@@ -35,6 +35,7 @@ struct control_conn {
     struct control_request *request; /* under way, or NULL */
     bool input_ended;                /* half-closed: answers still go out */
     bool overrun;    /* the client does not read; closed at the next chance */
+    bool held_back;  /* a handler was told to wait for on_drained */
     bool doomed;     /* freed as soon as nobody is inside */
     unsigned inside; /* calls from here into handlers */
 };
@@ -53,7 +54,8 @@ struct control {
 
 static void watch(struct control_conn *c)
 {
-    int what = buf_len(&c->out) || c->overrun ? WATCH_WRITE : 0;
+    /* A handler that was told to wait hears of it even when all has gone meanwhile. */
+    int what = buf_len(&c->out) || c->overrun || c->held_back ? WATCH_WRITE : 0;
     /* Reading goes on while a command runs: that is how we learn that the client went. */
     if (!c->input_ended && buf_len(&c->in) < CONTROL_LINE_MAX)
         what |= WATCH_READ;
@@ -128,7 +130,10 @@ static void run_commands(struct control_conn *c);
 static void drained(struct control_conn *c)
 {
     struct control_request *req = c->request;
-    if (req && req->on_drained && buf_len(&c->out) < CONTROL_UNSENT_HIGH)
+    if (buf_len(&c->out) >= CONTROL_UNSENT_HIGH)
+        return;
+    c->held_back = false;
+    if (req && req->on_drained)
         req->on_drained(req);
 }
 
@@ -316,8 +321,9 @@ bool control_reply_lines(struct control_request *req, struct slice lines)
     c->overrun = !buf_append(&c->out, lines);
     /* Sent from conn_ready or run_commands, never from here: a failure would call the
      * handler's on_cancel below its feet. */
+    c->held_back = buf_len(&c->out) >= CONTROL_UNSENT_HIGH;
     watch(c);
-    return !c->overrun && buf_len(&c->out) < CONTROL_UNSENT_HIGH;
+    return !c->overrun && !c->held_back;
 }
 
 bool control_reply(struct control_request *req, json_t *object)
