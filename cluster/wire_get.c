@@ -10,7 +10,7 @@ static bool get_u8(uint32_t value, uint32_t most, uint8_t *out)
     return value <= most;
 }
 
-static bool get_id(const pb_unit_id *from, struct unit_id *out)
+static bool get_id(const pb_unit_id *from, struct core_unit_id *out)
 {
     if (!from)
         return false;

@@ -6,7 +6,7 @@
 
 #include "base/alloc.h"
 
-static void put_id(pb_unit_id *out, const struct unit_id *id)
+static void put_id(pb_unit_id *out, const struct core_unit_id *id)
 {
     baton__wire__unit_id__init(out);
     out->hi = id->hi;

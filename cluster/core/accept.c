@@ -63,7 +63,7 @@ static void fill(
 static struct unit *add_part(
     struct core *core, const struct core_event *e, uint32_t part, uint32_t accept)
 {
-    struct unit_id id = {.hi = e->u.accept.wall_ms << 16 | (core->node & 0xffff),
+    struct core_unit_id id = {.hi = e->u.accept.wall_ms << 16 | (core->node & 0xffff),
         .lo = (core->node >> 16) << 48 | (uint64_t)(core->epoch & 0xffffff) << 24 |
               (core->counter & 0xffffff),
         .part = part};

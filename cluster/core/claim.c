@@ -431,7 +431,7 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
 
 /* ---- transfer ---- */
 
-void steal_hint(struct core *core, uint8_t slot, const struct unit_id *id)
+void steal_hint(struct core *core, uint8_t slot, const struct core_unit_id *id)
 {
     const struct unit *u = unit_find(core, id);
     if (!u || slot == 0 || !unit_right(core, u))

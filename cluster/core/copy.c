@@ -353,7 +353,7 @@ void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     copy_answer(core, slot, msg, ANS_OK, u, token);
 }
 
-void copy_stored(struct core *core, const struct unit_id *id, bool full)
+void copy_stored(struct core *core, const struct core_unit_id *id, bool full)
 {
     struct unit *u = unit_find(core, id);
     if (!u)

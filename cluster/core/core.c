@@ -164,7 +164,7 @@ void core_new_session(struct core *core)
     core->epoch++;
     for (uint8_t i = 1; i <= core->peer_count; i++)
         memset(core->peer[i].tx_seq, 0, sizeof(core->peer[i].tx_seq));
-    struct store_op op = {.kind = OP_META};
+    struct core_op op = {.kind = OP_META};
     op.u.meta = (struct core_meta){core->node, core->epoch, core->lease_max};
     core_store_one(core, &op);
     core_park(core, core->token_last, PARK_EPOCH, 0);
@@ -183,7 +183,7 @@ static void boot_end(struct core *core)
         core->epoch++;
     core->lease_max =
         core->lease_max > core->p.lease_ns ? core->lease_max : core->p.lease_ns;
-    struct store_op op = {.kind = OP_META};
+    struct core_op op = {.kind = OP_META};
     op.u.meta = (struct core_meta){core->node, core->epoch, core->lease_max};
     core_store_one(core, &op);
     core_park(core, core->token_last, PARK_EPOCH, 0);

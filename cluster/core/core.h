@@ -135,14 +135,15 @@ struct core_event {
         struct {
             uint64_t handle; /* the SMTP transaction */
             uint64_t wall_ms;
-            struct unit_id id; /* hi != 0: use this id (a DSN made twice is the same) */
+            struct core_unit_id
+                id; /* hi != 0: use this id (a DSN made twice is the same) */
             uint32_t expires_s, size_bytes, body_crc;
             uint8_t flags; /* enum unit_row_flags */
             uint8_t part_count;
             uint8_t rcpts[16]; /* recipients of each part */
         } accept;
         struct {
-            struct unit_id id;
+            struct core_unit_id id;
             uint64_t attempt;
             uint64_t rcpts; /* INTENT_REQ: wanted; OUTCOME: all that were tried */
             uint64_t delivered, failed, doubt;
@@ -161,7 +162,7 @@ struct core_event {
         } admin;
         struct {
             uint64_t peer;
-            struct unit_id id;
+            struct core_unit_id id;
         } steal;
         struct {
             uint32_t key;
@@ -193,7 +194,7 @@ enum accept_reply {
     REPLY_CLOSE, /* unknown: close without a reply */
 };
 
-enum store_op_kind {
+enum core_op_kind {
     OP_META = 1,
     OP_CFG,
     OP_PAXOS,
@@ -203,8 +204,8 @@ enum store_op_kind {
     OP_UNIT_DELETE,
 };
 
-struct store_op {
-    uint8_t kind;           /* enum store_op_kind */
+struct core_op {
+    uint8_t kind;           /* enum core_op_kind */
     uint64_t accept_handle; /* first row of an accept: body and envelope go with it */
     uint64_t copy_from;     /* first row of a copy: body came with that node's frame */
     union {
@@ -234,16 +235,16 @@ struct core_command {
             uint64_t token;
             uint8_t op_count;
             bool may_fail;
-            struct store_op op[CORE_STORE_OPS];
+            struct core_op op[CORE_STORE_OPS];
         } store;
         struct {
             uint64_t handle;
             uint8_t reply; /* enum accept_reply */
-            struct unit_id id;
+            struct core_unit_id id;
         } accept;
         struct core_gate_value gate;
         struct {
-            struct unit_id id;
+            struct core_unit_id id;
             uint64_t attempt;
             uint64_t rcpts;
             uint64_t doubt; /* START: delivering these may duplicate */

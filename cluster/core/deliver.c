@@ -260,7 +260,7 @@ static void drain_unit(struct core *core, struct unit *u, const struct work *w)
 {
     if (!core->draining || w->attempt || !unit_right(core, u))
         return;
-    struct unit_id id = unit_id(u);
+    struct core_unit_id id = unit_id(u);
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && unit_status(u, i) == LIST_HOLD &&
             peer_reachable(core, u->list[i])) {

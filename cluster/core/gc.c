@@ -28,7 +28,7 @@ static bool counts_as_acked(
 
 static void forget_all(struct core *core, struct unit *u)
 {
-    struct unit_id id = unit_id(u);
+    struct core_unit_id id = unit_id(u);
     struct core_msg m = {.kind = MSG_FORGET, .env.lane = lane_of(u)};
     unit_row_out(core, u, &m.u.unit.row);
     uint64_t token = unit_store_delete(core, u);
@@ -160,7 +160,7 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
 
 void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
 {
-    struct unit_id id = msg->u.unit.row.id;
+    struct core_unit_id id = msg->u.unit.row.id;
     struct unit *u = unit_find(core, &id);
     if (!u || u->state == UNIT_LIVE || unit_believes(core, u))
         return;

@@ -41,7 +41,7 @@ struct sync_out {
     uint32_t cursor;  /* next unit index */
     uint64_t buckets; /* only these digest buckets, ~0 all */
     struct {
-        struct unit_id id;
+        struct core_unit_id id;
         uint64_t sent_at;
         bool used;
     } window[SYNC_WINDOW];
@@ -212,7 +212,7 @@ struct parked {
     uint8_t kind;
     uint8_t slot;
     uint8_t what; /* PARK_UNIT: enum after */
-    struct unit_id id;
+    struct core_unit_id id;
     struct core_msg msg;
 };
 enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER_DONE };
@@ -338,7 +338,7 @@ void core_after(struct core *core, uint64_t token, enum after what, const struct
 void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot);
 struct core_command *core_store(
     struct core *core); /* op_count 0; token is core->token_last */
-uint64_t core_store_one(struct core *core, const struct store_op *op);
+uint64_t core_store_one(struct core *core, const struct core_op *op);
 void core_new_session(struct core *core);
 void outbox_drain(struct core *core, uint64_t full_token);
 void core_die(struct core *core, const char *why);
@@ -388,10 +388,10 @@ void fence_done(struct core *core, uint8_t slot, uint32_t epoch, uint8_t flags);
 bool voter_quarantined(const struct core *core);
 
 /* record.c */
-struct unit_id unit_id(const struct unit *u);
+struct core_unit_id unit_id(const struct unit *u);
 uint32_t unit_index(const struct core *core, const struct unit *u);
-struct unit *unit_find(const struct core *core, const struct unit_id *id);
-struct unit *unit_new(struct core *core, const struct unit_id *id);
+struct unit *unit_find(const struct core *core, const struct core_unit_id *id);
+struct unit *unit_new(struct core *core, const struct core_unit_id *id);
 void unit_drop(struct core *core, struct unit *u);
 void unit_row_out(const struct core *core, const struct unit *u, struct unit_row *row);
 bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row);
@@ -420,8 +420,8 @@ void unit_lost_ownership(struct core *core, struct unit *u);
 bool unit_owner_down(const struct core *core, const struct unit *u);
 void unit_attempt(struct unit *u, uint64_t attempt);
 uint8_t lane_of(const struct unit *u);
-void grave_dig(struct core *core, const struct unit_id *id);
-bool grave_has(struct core *core, const struct unit_id *id);
+void grave_dig(struct core *core, const struct core_unit_id *id);
+bool grave_has(struct core *core, const struct core_unit_id *id);
 void unit_digest(struct core *core, const struct unit *u);
 void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot);
 
@@ -454,7 +454,7 @@ void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
-void copy_stored(struct core *core, const struct unit_id *id, bool full);
+void copy_stored(struct core *core, const struct core_unit_id *id, bool full);
 void list_grew(struct unit *u, struct work *w);
 bool copy_send_due(struct core *core, struct unit *u, struct work *w);
 bool copy_repair(struct core *core, struct unit *u, struct work *w);
@@ -466,7 +466,7 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
 void claim_doubt(struct core *core, struct unit *u);
 void own_stored(struct core *core, struct unit *u);
 void reown(struct core *core, struct unit *u);
-void steal_hint(struct core *core, uint8_t slot, const struct unit_id *id);
+void steal_hint(struct core *core, uint8_t slot, const struct core_unit_id *id);
 void offer_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 /* sync.c */
 void sync_timer(struct core *core);

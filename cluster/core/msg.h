@@ -21,7 +21,7 @@
 #define CORE_DIGEST_ROWS 16
 
 /* A unit is one routing domain of a message: the thing that is owned and delivered. */
-struct unit_id {
+struct core_unit_id {
     uint64_t hi; /* ms time 48 | node 16 */
     uint64_t lo; /* node 16 | epoch 24 | counter 24 */
     uint32_t part;
@@ -49,7 +49,7 @@ struct row_holder {
 /* A unit as it travels and as it is stored. `mine` means something only on its own disk.
  */
 struct unit_row {
-    struct unit_id id;
+    struct core_unit_id id;
     uint32_t term;
     uint32_t owner_epoch;
     uint64_t owner;
@@ -240,7 +240,7 @@ enum unit_answer {
 };
 
 struct msg_attempt {
-    struct unit_id id;
+    struct core_unit_id id;
     uint64_t attempt;
     uint64_t rcpts;
     uint64_t delivered, failed;
@@ -259,7 +259,7 @@ struct msg_sync {
 };
 
 struct msg_steal {
-    struct unit_id id;
+    struct core_unit_id id;
     uint32_t max;
 };
 

@@ -91,7 +91,7 @@ struct core_command *core_store(struct core *core)
     return c;
 }
 
-uint64_t core_store_one(struct core *core, const struct store_op *op)
+uint64_t core_store_one(struct core *core, const struct core_op *op)
 {
     struct core_command *c = core_store(core);
     c->u.store.op_count = 1;

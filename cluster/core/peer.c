@@ -84,7 +84,7 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
     bool was_down = peer_down(core, slot);
     p->fenced = fenced > p->fenced ? fenced : p->fenced;
     p->known = known > p->known ? known : p->known;
-    struct store_op op = {.kind = OP_FENCE};
+    struct core_op op = {.kind = OP_FENCE};
     op.u.fence = (struct core_fence_row){p->node, p->fenced, p->known};
     core_store_one(core, &op);
     core->fences++;
@@ -99,7 +99,7 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
 }
 
 /* Time lost by our own clock shows as a fall of local - remote below every value seen:
- * delay can only make it grow (CLUSTER.md 2.21, hole 5). */
+ * delay can only make it grow (cluster/README.md, lost time). */
 static bool lost_time(struct core *core, struct peer *p, const struct core_env *env)
 {
     int64_t d = (int64_t)(core->now - env->clock_ns);

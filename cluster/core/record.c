@@ -12,9 +12,9 @@ static uint64_t hash_id(uint64_t hi, uint64_t lo, uint32_t part)
     return h ^ (h >> 33);
 }
 
-struct unit_id unit_id(const struct unit *u)
+struct core_unit_id unit_id(const struct unit *u)
 {
-    return (struct unit_id){u->id_hi, u->id_lo, u->id_part, 0};
+    return (struct core_unit_id){u->id_hi, u->id_lo, u->id_part, 0};
 }
 
 uint32_t unit_index(const struct core *core, const struct unit *u)
@@ -22,12 +22,12 @@ uint32_t unit_index(const struct core *core, const struct unit *u)
     return (uint32_t)(u - core->unit);
 }
 
-static uint32_t *bucket_of(const struct core *core, const struct unit_id *id)
+static uint32_t *bucket_of(const struct core *core, const struct core_unit_id *id)
 {
     return &core->bucket[hash_id(id->hi, id->lo, id->part) & core->bucket_mask];
 }
 
-struct unit *unit_find(const struct core *core, const struct unit_id *id)
+struct unit *unit_find(const struct core *core, const struct core_unit_id *id)
 {
     for (uint32_t i = *bucket_of(core, id); i != NIL; i = core->unit[i].hash_next) {
         struct unit *u = &core->unit[i];
@@ -49,7 +49,7 @@ static struct unit *take_free(struct core *core)
     return &core->unit[core->unit_high++];
 }
 
-struct unit *unit_new(struct core *core, const struct unit_id *id)
+struct unit *unit_new(struct core *core, const struct core_unit_id *id)
 {
     struct unit *u = take_free(core);
     if (!u)
@@ -70,7 +70,7 @@ struct unit *unit_new(struct core *core, const struct unit_id *id)
 
 void unit_drop(struct core *core, struct unit *u)
 {
-    struct unit_id id = unit_id(u);
+    struct core_unit_id id = unit_id(u);
     uint32_t *at = bucket_of(core, &id);
     unit_digest(core, u);
     work_drop(core, u);
@@ -277,7 +277,7 @@ uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle)
 
 uint64_t unit_store_delete(struct core *core, struct unit *u)
 {
-    struct store_op op = {.kind = OP_UNIT_DELETE};
+    struct core_op op = {.kind = OP_UNIT_DELETE};
     op.u.unit.id = unit_id(u);
     return core_store_one(core, &op);
 }
@@ -406,7 +406,7 @@ bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row)
 
 /* ---- graves: ids deleted lately, so that a late copy does not bring them back ---- */
 
-static uint32_t *grave_bucket(struct core *core, const struct unit_id *id)
+static uint32_t *grave_bucket(struct core *core, const struct core_unit_id *id)
 {
     uint32_t mask = 64;
     while (mask < core->limits.graves)
@@ -417,7 +417,7 @@ static uint32_t *grave_bucket(struct core *core, const struct unit_id *id)
 static void grave_fill(struct core *core)
 {
     struct grave *g = &core->grave[core->grave_head];
-    struct unit_id id = {g->hi, g->lo, g->part, 0};
+    struct core_unit_id id = {g->hi, g->lo, g->part, 0};
     uint32_t *at = grave_bucket(core, &id);
     while (*at != core->grave_head)
         at = &core->grave[*at].next;
@@ -426,7 +426,7 @@ static void grave_fill(struct core *core)
     core->grave_count--;
 }
 
-void grave_dig(struct core *core, const struct unit_id *id)
+void grave_dig(struct core *core, const struct core_unit_id *id)
 {
     while (core->grave_count &&
            core->now > core->grave[core->grave_head].at + 2 * core->p.frame_ns)
@@ -442,7 +442,7 @@ void grave_dig(struct core *core, const struct unit_id *id)
     *head = i;
 }
 
-bool grave_has(struct core *core, const struct unit_id *id)
+bool grave_has(struct core *core, const struct core_unit_id *id)
 {
     for (uint32_t i = *grave_bucket(core, id); i != NIL; i = core->grave[i].next) {
         const struct grave *g = &core->grave[i];

@@ -152,7 +152,8 @@ void sync_unknown(struct core *core, uint8_t slot, struct unit *u)
         return;
     }
     if (u->state != UNIT_LIVE || MUT(core, MUT_UNKNOWN_DELETES)) {
-        struct unit_id id = unit_id(u); /* its owner forgot it: all have acknowledged */
+        struct core_unit_id id =
+            unit_id(u); /* its owner forgot it: all have acknowledged */
         unit_store_delete(core, u);
         unit_drop(core, u);
         grave_dig(core, &id);

@@ -11,7 +11,7 @@ void voter_store(
     p->sess.cur = cur;
     p->sess.fenced = fenced;
     p->sess.flags = flags;
-    struct store_op op = {.kind = OP_SESS};
+    struct core_op op = {.kind = OP_SESS};
     op.u.sess = p->sess;
     p->sess_token = core_store_one(core, &op);
 }

@@ -13,19 +13,19 @@ void disk_init(struct disk *d)
 
 /* ---- rows ---- */
 
-static uint32_t slot_of(const struct unit_id *id)
+static uint32_t slot_of(const struct core_unit_id *id)
 {
     uint64_t h =
         (id->hi ^ id->lo * 31 ^ (uint64_t)id->part << 7) * UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(h >> 40) % (DISK_UNITS * 2);
 }
 
-static bool same_id(const struct unit_id *a, const struct unit_id *b)
+static bool same_id(const struct core_unit_id *a, const struct core_unit_id *b)
 {
     return a->hi == b->hi && a->lo == b->lo && a->part == b->part;
 }
 
-struct unit_row *disk_find(struct disk *d, const struct unit_id *id)
+struct unit_row *disk_find(struct disk *d, const struct core_unit_id *id)
 {
     for (uint32_t s = slot_of(id); d->hash[s]; s = (s + 1) % (DISK_UNITS * 2))
         if (same_id(&d->unit[d->hash[s] - 1].id, id))
@@ -64,7 +64,7 @@ static void put_unit(struct sim *sim, uint8_t node, const struct unit_row *row)
     d->hash[s] = d->unit_count;
 }
 
-static void delete_unit(struct disk *d, const struct unit_id *id)
+static void delete_unit(struct disk *d, const struct core_unit_id *id)
 {
     struct unit_row *row = disk_find(d, id);
     if (!row)
@@ -103,8 +103,8 @@ static void apply(struct sim *sim, uint8_t node, const struct disk_store *s)
 {
     struct disk *d = &sim->node[node].disk;
     for (int i = 0; i < s->op_count; i++) {
-        const struct store_op *op = &s->op[i];
-        switch ((enum store_op_kind)op->kind) {
+        const struct core_op *op = &s->op[i];
+        switch ((enum core_op_kind)op->kind) {
         case OP_META:
             if (op->u.meta.epoch < d->meta.epoch)
                 sim_fail(sim, 6, "epoch of n%u went back", node);
@@ -150,7 +150,7 @@ static void start_batch(struct sim *sim, uint8_t i)
     sim_at(sim, sim->now + t, SE_DISK, i, sim->node[i].gen, 0, 0);
 }
 
-static const struct unit_row *last_row(struct disk *d, const struct unit_id *id)
+static const struct unit_row *last_row(struct disk *d, const struct core_unit_id *id)
 {
     for (uint32_t k = d->count; k-- > 0;) {
         const struct disk_store *s = &d->queue[(d->head + k) % DISK_QUEUE];

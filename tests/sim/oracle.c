@@ -51,7 +51,7 @@ static bool lost_time(const struct sim *sim, uint8_t node)
            (n->freeze_end && small && sim->now < n->freeze_end + sim->params.lease_ns);
 }
 
-static bool holds_right(struct sim *sim, uint8_t i, const struct unit_id *id)
+static bool holds_right(struct sim *sim, uint8_t i, const struct core_unit_id *id)
 {
     const struct node *n = &sim->node[i];
     if (!n->alive || n->core->state < CORE_SYNC)
@@ -66,7 +66,7 @@ static bool holds_right(struct sim *sim, uint8_t i, const struct unit_id *id)
 
 /* ---- 1 and 2, 11: at the gate ---- */
 
-static void check_single(struct sim *sim, const struct unit_id *id)
+static void check_single(struct sim *sim, const struct core_unit_id *id)
 {
     int first = -1;
     sim->r.invariant_checks[1]++;
@@ -412,7 +412,8 @@ void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, in
 
 /* ---- 5, and what a step may have changed ---- */
 
-void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt)
+void oracle_own(
+    struct sim *sim, uint8_t node, const struct core_unit_id *id, uint64_t doubt)
 {
     struct god_unit *g = world_unit(sim, id);
     TRACE(sim, "n%u OWNS " UID " doubt %llx", node, UIDV(id), (unsigned long long)doubt);
@@ -444,7 +445,7 @@ void oracle_step(struct sim *sim, uint8_t i)
 /* ---- 9: pairwise visibility ---- */
 
 static const struct unit *live_record(
-    struct sim *sim, uint8_t i, const struct unit_id *id)
+    struct sim *sim, uint8_t i, const struct core_unit_id *id)
 {
     const struct node *n = &sim->node[i];
     if (!n->alive || n->core->state < CORE_SYNC || n->core->state == CORE_RESIGNED ||
@@ -475,7 +476,7 @@ static bool share_name(
     return false;
 }
 
-static void check_visibility(struct sim *sim, const struct unit_id *id)
+static void check_visibility(struct sim *sim, const struct core_unit_id *id)
 {
     for (uint8_t a = 0; a < sim->node_count; a++) {
         const struct unit *ua = live_record(sim, a, id);

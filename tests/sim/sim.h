@@ -96,7 +96,7 @@ struct disk_store {
     uint64_t token;
     uint8_t op_count;
     bool may_fail;
-    struct store_op op[CORE_STORE_OPS];
+    struct core_op op[CORE_STORE_OPS];
     struct core_cfg *cfg; /* copy, when an op is OP_CFG */
 };
 
@@ -120,7 +120,7 @@ struct disk {
 };
 
 struct attempt { /* one SMTP transaction of a node */
-    struct unit_id id;
+    struct core_unit_id id;
     uint64_t attempt, rcpts;
     uint64_t started, gate_at, dot_at;
     uint32_t unit; /* index in sim->unit */
@@ -142,7 +142,7 @@ struct delivery {
 };
 
 struct god_unit {
-    struct unit_id id;
+    struct core_unit_id id;
     uint32_t mail, submission;
     uint8_t rcpts, node;
     uint32_t epoch;
@@ -180,7 +180,7 @@ struct mail {
 };
 
 struct sched {
-    struct unit_id id;
+    struct core_unit_id id;
     uint64_t rcpts;
     bool used;
     uint64_t at;
@@ -331,20 +331,20 @@ void disk_push(struct sim *sim, uint8_t i, const struct core_command *c);
 void disk_done(struct sim *sim, const struct sim_event *e);
 void disk_crash(struct sim *sim, uint8_t i);
 void disk_boot(struct sim *sim, uint8_t i);
-struct unit_row *disk_find(struct disk *d, const struct unit_id *id);
+struct unit_row *disk_find(struct disk *d, const struct core_unit_id *id);
 
 /* world.c */
 void world_init(struct sim *sim);
 void world_event(struct sim *sim, const struct sim_event *e);
 void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
-    const struct unit_id *id);
+    const struct core_unit_id *id);
 void world_start(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_cancel(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_register(
     struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row);
-struct god_unit *world_unit(struct sim *sim, const struct unit_id *id);
+struct god_unit *world_unit(struct sim *sim, const struct core_unit_id *id);
 
 /* faults.c */
 void faults_plan(struct sim *sim);
@@ -364,7 +364,8 @@ void oracle_gate(struct sim *sim, struct attempt *a);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);
 void oracle_sweep(struct sim *sim);
-void oracle_own(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t doubt);
+void oracle_own(
+    struct sim *sim, uint8_t node, const struct core_unit_id *id, uint64_t doubt);
 bool oracle_quiet(struct sim *sim);
 void oracle_end(struct sim *sim);
 bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch);

@@ -6,14 +6,14 @@
 
 /* ---- register of all units that ever were ---- */
 
-static uint32_t slot_of(const struct unit_id *id)
+static uint32_t slot_of(const struct core_unit_id *id)
 {
     uint64_t h =
         (id->hi * 7 ^ id->lo ^ (uint64_t)id->part << 9) * UINT64_C(0x9e3779b97f4a7c15);
     return (uint32_t)(h >> 40) % (UNITS_MAX * 2);
 }
 
-struct god_unit *world_unit(struct sim *sim, const struct unit_id *id)
+struct god_unit *world_unit(struct sim *sim, const struct core_unit_id *id)
 {
     for (uint32_t s = slot_of(id); sim->unit_hash[s]; s = (s + 1) % (UNITS_MAX * 2)) {
         struct god_unit *g = &sim->unit[sim->unit_hash[s] - 1];
@@ -127,7 +127,7 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
 }
 
 void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
-    const struct unit_id *id)
+    const struct core_unit_id *id)
 {
     struct mail *m = &sim->mail[handle >> 8];
     struct submission *s = &m->sub[(handle & 0xff) - 1];
@@ -157,7 +157,8 @@ void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
 
 /* ---- scheduling at a node ---- */
 
-static void schedule(struct sim *sim, uint8_t node, const struct unit_id *id, uint64_t at)
+static void schedule(
+    struct sim *sim, uint8_t node, const struct core_unit_id *id, uint64_t at)
 {
     struct node *n = &sim->node[node];
     uint32_t free_slot = NIL;
@@ -200,8 +201,8 @@ void world_cancel(struct sim *sim, uint8_t node, const struct core_command *c)
     struct node *n = &sim->node[node];
     bool all = c->u.unit.id.hi == 0;
     for (uint32_t i = 0; i < sizeof(n->sched) / sizeof(n->sched[0]); i++)
-        if (n->sched[i].used &&
-            (all || memcmp(&n->sched[i].id, &c->u.unit.id, sizeof(struct unit_id)) == 0))
+        if (n->sched[i].used && (all || memcmp(&n->sched[i].id, &c->u.unit.id,
+                                            sizeof(struct core_unit_id)) == 0))
             n->sched[i].used = false;
     struct god_unit *g = all ? NULL : world_unit(sim, &c->u.unit.id);
     if (g)

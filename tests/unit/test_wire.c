@@ -34,9 +34,9 @@ static uint8_t upto(uint8_t most)
     return (uint8_t)(any() % (most + 1u));
 }
 
-static struct unit_id any_id(void)
+static struct core_unit_id any_id(void)
 {
-    return (struct unit_id){.hi = any(), .lo = any(), .part = any32()};
+    return (struct core_unit_id){.hi = any(), .lo = any(), .part = any32()};
 }
 
 static void fill_row(struct sess_row *r)
