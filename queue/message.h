@@ -13,6 +13,11 @@
 #include "base/netaddr.h"
 #include "queue/body.h"
 
+/* What the cluster can speak of: a unit's recipients are bits of a word. A node alone
+ * knows neither limit. */
+#define UNIT_RCPTS_MAX 64u
+#define MESSAGE_UNITS_MAX 128u
+
 /* RFC 3461 NOTIFY; 0 means that none was given (then: failure, and delay if we like). */
 enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 /* RFC 3461 RET */

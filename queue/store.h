@@ -60,6 +60,8 @@ struct scan_unit {
     struct slice domain; /* borrowed for the call */
     struct wall next_due, expires, created;
     bool held;
+    bool clustered; /* has a row in STORE_ROW_UNIT: not to be delivered until the cluster
+                       says so */
     uint16_t open_rcpts;
     uint64_t size;
 };
@@ -84,6 +86,8 @@ enum store_op_kind {
     STORE_OP_DUE,       /* set next_due of a unit (retry now) */
     STORE_OP_META,      /* remember a small named value (resolver anchors' state, ...) */
     STORE_OP_BARRIER,   /* done when all before it is durable */
+    STORE_OP_CLUSTER,   /* rows of the cluster and the mail they speak of */
+    STORE_OP_QUAR,      /* what was put aside comes back or goes */
 };
 
 struct store_op {
@@ -92,7 +96,8 @@ struct store_op {
     struct mailbox *reply_to;
     void (*done)(struct store_op *op, void *owner); /* in reply_to's thread */
     enum err result;
-    struct store_op *next; /* the store's */
+    struct store_op *next;    /* the store's */
+    struct mono submitted_at; /* the store's */
 };
 
 struct store_accept {
@@ -148,6 +153,69 @@ struct store_meta {
     struct slice value; /* at most 1 KiB */
 };
 
+/* --- rows of the cluster: opaque here, in the same transaction as what they speak of ---
+ */
+enum store_row_table {
+    STORE_ROW_NODE, /* the core's own: meta, configuration, voter and member rows, ... */
+    STORE_ROW_UNIT, /* a unit held: owner, list, facts. Key: unit_id_key */
+};
+#define STORE_ROW_KEY_MAX 24
+#define STORE_ROW_VALUE_MAX 16384
+#define STORE_ROW_UNIT_MAX 2048 /* the value of a row of STORE_ROW_UNIT */
+struct store_row {
+    enum store_row_table table;
+    uint8_t key_len; /* 1 or more */
+    unsigned char key[STORE_ROW_KEY_MAX];
+    struct slice value; /* ptr NULL: delete; one that is not there is fine */
+};
+/* In this order: `message` (own mail, as STORE_OP_ACCEPT), `copy` (another node's unit),
+ * `settle` (as STORE_OP_SETTLE, but a unit or recipient that is not here, or is damaged,
+ * is passed over: facts of other nodes), `remove` (the mail of units, whatever state it
+ * is in: recipients and the share of the body; not there is fine), `aside` (the same, but
+ * the mail goes to the quarantine), `rows`. At most one of `message` and `copy`.
+ *
+ * A copy brings a body in memory (message->body), or has its first rows on disk
+ * (STORE_OP_BODY_ROWS under the message's id, rows_on_disk), or shares the one that came
+ * with another unit of its message. A unit that is here already gets the copy's head;
+ * final states stay as in STORE_OP_SETTLE, and the body stays. At most UNIT_RCPTS_MAX
+ * recipients, their indices ascending.
+ *
+ * All of it or nothing. ERR_STORE_FULL: with `may_fail` and no room (a copy may take up
+ * to 80 % of the quota, a message 70 %); without `may_fail` the reserve is used, and the
+ * answer comes only when the map itself is full. ERR_STORE_EXISTS: of a message as in
+ * STORE_OP_ACCEPT; of a copy: there is another body under its id (this is logged), or the
+ * one of a deleted message is still being swept (try again). ERR_STORE_NOT_FOUND: a copy
+ * without a body. ERR_STORE_DAMAGED: a body that does not have the size and sum that its
+ * envelope says, or other rows on disk than were said. */
+struct store_cluster {
+    struct store_op op; /* STORE_OP_CLUSTER */
+    bool may_fail;
+    struct message *message;
+    const struct unit_record *copy;
+    uint32_t rows_on_disk;       /* of message or copy */
+    struct store_settle *settle; /* its `op` is not used */
+    const struct unit_id *remove;
+    unsigned remove_count;
+    const struct unit_id *aside;
+    unsigned aside_count;
+    struct slice aside_reason; /* cut to 500 bytes */
+    const struct store_row *rows;
+    unsigned row_count;
+};
+
+/* What the operator does with mail that was put aside. RELEASE: it is a live unit again,
+ * due at once, without recipients that are damaged (those stay). ERR_STORE_NOT_FOUND:
+ * nothing of the kind. ERR_STORE_EXISTS: a live unit has the same id. ERR_STORE_DAMAGED:
+ * too little of it is whole, or its body is gone. DROP: all rows put aside of the unit go
+ * for good. `rows` are written when it succeeds, in the same transaction. */
+struct store_quar {
+    struct store_op op; /* STORE_OP_QUAR */
+    struct unit_id unit;
+    enum { STORE_QUAR_RELEASE, STORE_QUAR_DROP } verb;
+    const struct store_row *rows;
+    unsigned row_count;
+};
+
 /* Any thread. Never blocks, never fails here: a refusal comes as op->result. A submitter
  * bounds what it has under way itself. */
 void store_submit(struct store *s, struct store_op *op);
@@ -156,6 +224,10 @@ void store_submit(struct store *s, struct store_op *op);
  * the quota or when the disk would not grow. Asked at MAIL (declared SIZE) and at the
  * dot. */
 enum err store_admit(const struct store *s, uint64_t bytes) MUST_CHECK;
+/* The same for a copy of another node's mail: 80 %. */
+enum err store_admit_copy(const struct store *s, uint64_t bytes) MUST_CHECK;
+/* Since when the oldest operation without an answer waits, in ms; 0: none. Any thread. */
+int64_t store_commit_age_ms(const struct store *s);
 
 /* --- reads --- */
 enum err store_read_unit(
@@ -171,6 +243,40 @@ enum err store_load_body(
  * false. A short read transaction per 256 units. */
 enum err store_list(struct store *s, const struct unit_id *after,
     bool (*unit)(const struct unit_record *u, void *ctx), void *ctx) MUST_CHECK;
+/* Every row of the table, in key order, on the writer's thread while the caller waits.
+ * Before the first operation. A damaged row of STORE_ROW_NODE is an error
+ * (ERR_STORE_DAMAGED, and a log line names table and key): the node must not start on
+ * half a memory. A damaged row of STORE_ROW_UNIT is put aside with its mail and counted
+ * in `damaged_out`. Read STORE_ROW_NODE before store_scan, STORE_ROW_UNIT behind it: the
+ * scan puts damaged mail aside together with its row. */
+enum err store_scan_rows(struct store *s, enum store_row_table table,
+    void (*row)(const struct store_row *row, void *ctx), void *ctx,
+    uint64_t *damaged_out) MUST_CHECK;
+/* One row; any thread. ERR_TOO_BIG: more than `out_size`. */
+enum err store_read_row(struct store *s, enum store_row_table table, struct slice key,
+    char *out, size_t out_size, size_t *len_out) MUST_CHECK;
+
+/* --- what was put aside: damaged rows with the rest of their unit, and mail that the
+ * cluster does not trust --- */
+struct store_quarantined {
+    struct unit_id id;
+    struct slice reason; /* borrowed for the call, as all of it */
+    struct wall at;
+    unsigned rows;                  /* put aside of this unit */
+    unsigned damaged;               /* of these: their sum is wrong */
+    const struct unit_record *unit; /* what can be read; NULL: its row is not among them,
+                                       or is damaged */
+    bool releasable; /* has a recipient that could be delivered, and no live unit has
+                        this id */
+};
+/* In id order behind `after` (NULL: from the first) until `unit` returns false. A short
+ * read transaction per unit. */
+enum err store_list_quar(struct store *s, const struct unit_id *after,
+    bool (*unit)(const struct store_quarantined *q, void *ctx), void *ctx) MUST_CHECK;
+/* One of them; ERR_STORE_NOT_FOUND. Its body is read with store_read_body. */
+enum err store_read_quar(struct store *s, struct unit_id id,
+    void (*unit)(const struct store_quarantined *q, void *ctx), void *ctx) MUST_CHECK;
+
 /* Units of one message. */
 unsigned store_units_of(
     struct store *s, struct msg_id id, struct unit_id *out, unsigned max);
@@ -185,7 +291,9 @@ struct store_stats {
     uint64_t quarantined; /* rows put aside as damaged */
     uint64_t commits, operations;
     uint64_t commit_ns_total, commit_ns_max;
-    bool intake_open;
+    uint64_t rows; /* of STORE_ROW_UNIT */
+    bool intake_open, copies_open;
+    bool disk_full; /* the file system refused to give more */
 };
 void store_stats(const struct store *s, struct store_stats *out);
 
