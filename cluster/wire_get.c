@@ -82,17 +82,44 @@ static bool get_gossip(
     return true;
 }
 
+/* Bytes of just that length, or none: zeros. */
+static bool get_bytes(ProtobufCBinaryData from, void *out, size_t len)
+{
+    if (from.len != 0 && from.len != len)
+        return false;
+    if (from.len > 0)
+        memcpy(out, from.data, len);
+    return true;
+}
+
+static bool get_ident(ProtobufCBinaryData key, ProtobufCBinaryData address,
+    ProtobufCBinaryData name, struct core_ident *out)
+{
+    if (name.len > sizeof(out->name) ||
+        (name.len > 0 && memchr(name.data, 0, name.len) != NULL))
+        return false;
+    if (name.len > 0)
+        memcpy(out->name, name.data, name.len);
+    return get_bytes(key, out->key, sizeof(out->key)) &&
+           get_bytes(address, out->address, sizeof(out->address));
+}
+
 static bool get_change(const Baton__Wire__CfgChange *from, struct cfg_change *out)
 {
     if (!from)
         return true;
+    out->off = from->off;
     out->proposer = from->proposer;
     out->node = from->node;
     out->serial = from->serial;
     return get_u8(from->op, UINT8_MAX, &out->op) &&
            get_u8(from->roles, UINT8_MAX, &out->roles) &&
            get_u8(from->zone, UINT8_MAX, &out->zone) &&
-           get_u8(from->weight, UINT8_MAX, &out->weight);
+           get_u8(from->weight, UINT8_MAX, &out->weight) &&
+           get_u8(from->mode, UINT8_MAX, &out->mode) &&
+           get_u8(from->copies, UINT8_MAX, &out->copies) &&
+           get_u8(from->min_copies, UINT8_MAX, &out->min_copies) &&
+           get_ident(from->key, from->address, from->name, &out->ident);
 }
 
 static bool get_member(const Baton__Wire__Member *from, struct core_member *out)
@@ -100,30 +127,40 @@ static bool get_member(const Baton__Wire__Member *from, struct core_member *out)
     out->node = from->node;
     return get_u8(from->roles, UINT8_MAX, &out->roles) &&
            get_u8(from->zone, UINT8_MAX, &out->zone) &&
-           get_u8(from->weight, UINT8_MAX, &out->weight);
+           get_u8(from->weight, UINT8_MAX, &out->weight) &&
+           get_ident(from->key, from->address, from->name, &out->ident);
 }
 
-static bool get_cfg(const Baton__Wire__Cfg *from, struct msg_cfg *out)
+static bool get_parts(const Baton__Wire__Cfg *from, bool rows, struct msg_cfg *out)
 {
-    if (from->n_member > CORE_TABLE_ROWS || from->n_row != from->n_member ||
-        !get_change(from->change, &out->change))
+    if (from->n_member > (rows ? 0 : CORE_PAGE_MEMBERS) ||
+        from->n_row > (rows ? CORE_TABLE_ROWS : 0))
+        return false;
+    out->count = (uint8_t)(from->n_member + from->n_row);
+    for (size_t i = 0; i < from->n_member; i++)
+        if (!get_member(from->member[i], &out->u.member[i]))
+            return false;
+    for (size_t i = 0; i < from->n_row; i++)
+        if (!get_row(from->row[i], &out->u.row[i]))
+            return false;
+    return true;
+}
+
+static bool get_cfg(const Baton__Wire__Cfg *from, bool rows, struct msg_cfg *out)
+{
+    if (!get_change(from->change, &out->change))
         return false;
     out->ver = from->ver;
     out->ballot = from->ballot;
     out->accepted = from->accepted;
-    out->count = (uint8_t)from->n_member;
-    if (!get_u8(from->ok, UINT8_MAX, &out->ok) ||
-        !get_u8(from->page, UINT8_MAX, &out->page) ||
-        !get_u8(from->page_count, UINT8_MAX, &out->page_count) ||
-        !get_u8(from->copies, UINT8_MAX, &out->copies) ||
-        !get_u8(from->min_copies, UINT8_MAX, &out->min_copies) ||
-        !get_u8(from->mode, UINT8_MAX, &out->mode))
-        return false;
-    for (size_t i = 0; i < from->n_member; i++)
-        if (!get_member(from->member[i], &out->member[i]) ||
-            !get_row(from->row[i], &out->row[i]))
-            return false;
-    return true;
+    out->mode_ver = from->mode_ver;
+    return get_u8(from->ok, UINT8_MAX, &out->ok) &&
+           get_u8(from->page, UINT8_MAX, &out->page) &&
+           get_u8(from->page_count, UINT8_MAX, &out->page_count) &&
+           get_u8(from->copies, UINT8_MAX, &out->copies) &&
+           get_u8(from->min_copies, UINT8_MAX, &out->min_copies) &&
+           get_u8(from->mode, UINT8_MAX, &out->mode) &&
+           get_u8(from->flags, UINT8_MAX, &out->flags) && get_parts(from, rows, out);
 }
 
 static bool get_lease(const Baton__Wire__Lease *from, struct msg_lease *out)
@@ -258,7 +295,7 @@ bool wire_get(const pb_envelope *e, enum wire_group group, struct core_msg *msg)
     case WIRE_GOSSIP:
         return get_gossip(e->gossip, msg->kind == MSG_GOSSIP_DELTA, &msg->u.gossip);
     case WIRE_CFG:
-        return get_cfg(e->cfg, &msg->u.cfg);
+        return get_cfg(e->cfg, msg->kind == MSG_SEAL_STATE, &msg->u.cfg);
     case WIRE_LEASE:
         return get_lease(e->lease, &msg->u.lease);
     case WIRE_FENCE:

@@ -41,8 +41,8 @@ struct wire_scratch {
         struct {
             Baton__Wire__Cfg m;
             Baton__Wire__CfgChange change;
-            Baton__Wire__Member member[CORE_TABLE_ROWS];
-            Baton__Wire__Member *member_at[CORE_TABLE_ROWS];
+            Baton__Wire__Member member[CORE_PAGE_MEMBERS];
+            Baton__Wire__Member *member_at[CORE_PAGE_MEMBERS];
             pb_sess_row row[CORE_TABLE_ROWS];
             pb_sess_row *row_at[CORE_TABLE_ROWS];
         } cfg;

@@ -82,6 +82,15 @@ static void put_gossip(
     e->gossip = &s->u.gossip.m;
 }
 
+static ProtobufCBinaryData put_bytes(const void *from, size_t len)
+{
+    static const unsigned char zero[32];
+    if (len <= sizeof(zero) && memcmp(from, zero, len) == 0)
+        len = 0;
+    /* protobuf-c has no const bytes; packing only reads them. */
+    return (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)from};
+}
+
 static void put_change(Baton__Wire__CfgChange *to, const struct cfg_change *c)
 {
     baton__wire__cfg_change__init(to);
@@ -92,11 +101,31 @@ static void put_change(Baton__Wire__CfgChange *to, const struct cfg_change *c)
     to->roles = c->roles;
     to->zone = c->zone;
     to->weight = c->weight;
+    to->mode = c->mode;
+    to->copies = c->copies;
+    to->min_copies = c->min_copies;
+    to->off = c->off;
+    to->key = put_bytes(c->ident.key, sizeof(c->ident.key));
+    to->address = put_bytes(c->ident.address, sizeof(c->ident.address));
+    to->name = put_bytes(c->ident.name, strnlen(c->ident.name, sizeof(c->ident.name)));
 }
 
-static void put_cfg(struct wire_scratch *s, const struct msg_cfg *m, pb_envelope *e)
+static void put_member(Baton__Wire__Member *to, const struct core_member *m)
 {
-    INVARIANT(m->count <= CORE_TABLE_ROWS);
+    baton__wire__member__init(to);
+    to->node = m->node;
+    to->roles = m->roles;
+    to->zone = m->zone;
+    to->weight = m->weight;
+    to->key = put_bytes(m->ident.key, sizeof(m->ident.key));
+    to->address = put_bytes(m->ident.address, sizeof(m->ident.address));
+    to->name = put_bytes(m->ident.name, strnlen(m->ident.name, sizeof(m->ident.name)));
+}
+
+static void put_cfg(
+    struct wire_scratch *s, const struct msg_cfg *m, bool rows, pb_envelope *e)
+{
+    INVARIANT(m->count <= (rows ? CORE_TABLE_ROWS : CORE_PAGE_MEMBERS));
     Baton__Wire__Cfg *to = &s->u.cfg.m;
     baton__wire__cfg__init(to);
     to->ver = m->ver;
@@ -110,18 +139,19 @@ static void put_cfg(struct wire_scratch *s, const struct msg_cfg *m, pb_envelope
     to->copies = m->copies;
     to->min_copies = m->min_copies;
     to->mode = m->mode;
-    to->n_member = to->n_row = m->count;
+    to->mode_ver = m->mode_ver;
+    to->flags = m->flags;
+    to->n_member = rows ? 0 : m->count;
+    to->n_row = rows ? m->count : 0;
     to->member = s->u.cfg.member_at;
     to->row = s->u.cfg.row_at;
-    for (uint8_t i = 0; i < m->count; i++) {
-        Baton__Wire__Member *member = s->u.cfg.member_at[i] = &s->u.cfg.member[i];
-        baton__wire__member__init(member);
-        member->node = m->member[i].node;
-        member->roles = m->member[i].roles;
-        member->zone = m->member[i].zone;
-        member->weight = m->member[i].weight;
+    for (uint8_t i = 0; i < to->n_member; i++) {
+        s->u.cfg.member_at[i] = &s->u.cfg.member[i];
+        put_member(s->u.cfg.member_at[i], &m->u.member[i]);
+    }
+    for (uint8_t i = 0; i < to->n_row; i++) {
         s->u.cfg.row_at[i] = &s->u.cfg.row[i];
-        put_row(s->u.cfg.row_at[i], &m->row[i]);
+        put_row(s->u.cfg.row_at[i], &m->u.row[i]);
     }
     e->body_case = BATON__WIRE__ENVELOPE__BODY_CFG;
     e->cfg = to;
@@ -269,7 +299,7 @@ void wire_put(struct wire_scratch *s, const struct core_msg *msg, enum wire_grou
         put_gossip(s, &msg->u.gossip, msg->kind == MSG_GOSSIP_DELTA, e);
         break;
     case WIRE_CFG:
-        put_cfg(s, &msg->u.cfg, e);
+        put_cfg(s, &msg->u.cfg, msg->kind == MSG_SEAL_STATE, e);
         break;
     case WIRE_LEASE:
         put_lease(s, &msg->u.lease, e);

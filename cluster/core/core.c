@@ -375,7 +375,8 @@ static void admin(struct core *core, const struct core_event *e)
         session_resign(core, e->u.admin.count);
         break;
     case ADMIN_DRAIN:
-        core->draining = true;
+    case ADMIN_UNDRAIN:
+        core->draining = e->u.admin.op == ADMIN_DRAIN;
         sweep_all(core);
         break;
     case ADMIN_FORCE_FENCE: {

@@ -35,11 +35,18 @@ enum core_role {
 
 enum core_mode { MODE_QUORUM = 1, MODE_STATIC = 2 };
 
+enum core_cfg_flags {
+    CFG_AUTO_VOTERS = 1, /* the core itself proposes voters and mode (config_policy.c) */
+    CFG_AUTO_MIN = 2,    /* min_copies follows the number of members that store mail */
+};
+
 /* A version of the configuration; changes only by one cfg_change a version. */
 struct core_cfg {
-    uint64_t ver; /* generation << 48 | counter */
-    uint8_t mode; /* enum core_mode */
+    uint64_t ver;      /* generation << 48 | counter */
+    uint64_t mode_ver; /* the version in which the mode began */
+    uint8_t mode;      /* enum core_mode */
     uint8_t copies, min_copies;
+    uint8_t flags; /* enum core_cfg_flags */
     uint8_t count;
     struct core_member member[CORE_MEMBERS_MAX];
 };
@@ -93,12 +100,21 @@ enum core_event_kind {
 };
 
 enum core_admin {
-    ADMIN_INIT = 1,     /* write configuration 1 on this node alone */
-    ADMIN_CHANGE,       /* propose cfg_change */
-    ADMIN_FORCE_FENCE,  /* operator swears that node is powered off */
-    ADMIN_FORCE_CONFIG, /* new generation without the nodes that are gone */
-    ADMIN_RESIGN,
-    ADMIN_DRAIN,
+    ADMIN_INIT = 1, /* write configuration 1 on this node alone: `change` has its roles,
+                       zone, weight, identity and copies */
+    ADMIN_CHANGE,   /* propose `change` */
+    ADMIN_FORCE_FENCE,  /* operator swears that `node` is powered off */
+    ADMIN_FORCE_CONFIG, /* new generation without `nodes`, sworn to be powered off */
+    ADMIN_RESIGN,       /* heirs wait `count` seconds */
+    ADMIN_DRAIN,        /* `node` (0: this one) gives its units away, takes no new ones */
+    ADMIN_UNDRAIN,
+};
+
+/* What became of an EV_ADMIN. */
+enum admin_result {
+    ADMIN_OK = 1,
+    ADMIN_REFUSED, /* not allowed as things are; `why` says what is */
+    ADMIN_FAILED,  /* not decided in time; it may still be, look at the version */
 };
 
 struct core_meta {
@@ -154,9 +170,10 @@ struct core_event {
             bool full;
         } health;
         struct {
-            uint8_t op;
+            uint8_t op;     /* enum core_admin */
+            uint64_t token; /* comes back in CMD_ADMIN_DONE; 0: no answer wanted */
             uint64_t node;
-            struct cfg_change change;
+            struct cfg_change change; /* proposer and serial are the core's */
             const uint64_t *nodes;
             uint32_t count;
         } admin;
@@ -184,8 +201,9 @@ enum core_command_kind {
     CMD_INTENT_OK, /* the per-attempt flag of the dot gate may be set */
     CMD_CANCEL,    /* this node no longer owns the unit: drop schedule and attempt */
     CMD_DIE,
-    CMD_CFG,
+    CMD_CFG, /* a new version is in force; the pointer is good until the next step */
     CMD_TRACE,
+    CMD_ADMIN_DONE, /* exactly one for each EV_ADMIN with a token, in this process */
 };
 
 enum accept_reply {
@@ -252,6 +270,12 @@ struct core_command {
         } unit;
         const struct core_cfg *cfg;
         const char *why; /* DIE, TRACE: static text */
+        struct {
+            uint64_t token;
+            uint64_t ver;    /* of the configuration then */
+            uint8_t result;  /* enum admin_result */
+            const char *why; /* static text: what is wrong and what to do, or NULL */
+        } admin;
     } u;
 };
 

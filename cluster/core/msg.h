@@ -13,8 +13,9 @@
 
 #include <stdint.h>
 
-#define CORE_LIST_MAX 8   /* names in one copy list */
-#define CORE_TABLE_ROWS 8 /* session rows in one lease answer page */
+#define CORE_LIST_MAX 8     /* names in one copy list */
+#define CORE_TABLE_ROWS 8   /* session rows in one lease answer page */
+#define CORE_PAGE_MEMBERS 2 /* members in one page of a configuration */
 #define CORE_SWIM_UPDATES 6
 #define CORE_GOSSIP_ROWS 4
 #define CORE_GOSSIP_VALUE 40
@@ -187,37 +188,53 @@ struct msg_fence {
 };
 
 enum cfg_op {
-    CFG_NONE = 0,
-    CFG_ADD,    /* member joins with the roles given */
-    CFG_ROLES,  /* roles of a member change */
-    CFG_REMOVE, /* member leaves for ever */
-    CFG_MODE,   /* static <-> quorum */
-    CFG_COPIES,
+    CFG_NONE = 0, /* a step that changes nothing */
+    CFG_ADD,      /* member joins with the roles given */
+    CFG_ROLES,    /* roles of a member change */
+    CFG_REMOVE,   /* member leaves for ever */
+    CFG_MODE,     /* static <-> quorum */
+    CFG_COPIES,   /* copies and min_copies (0: by the number of members) */
+    CFG_IDENT,    /* zone, weight, key, address and name of a member change */
+};
+
+/* Who a member is to the adapters. The core stores, compares and copies it. */
+struct core_ident {
+    uint8_t key[32];     /* CURVE public key */
+    uint8_t address[18]; /* IPv6-mapped address and port, network order */
+    char name[30];       /* NUL padded; 30 bytes have no NUL */
 };
 
 /* One step from version v to v+1. */
 struct cfg_change {
     uint64_t proposer; /* makes two equal wishes different values */
     uint64_t node;
+    uint64_t off; /* in static mode: a voter that is sworn to be powered off, or 0 */
     uint32_t serial;
     uint8_t op; /* enum cfg_op */
     uint8_t roles, zone, weight;
+    uint8_t mode, copies, min_copies;
+    struct core_ident ident;
 };
 
 struct core_member {
     uint64_t node;
     uint8_t roles, zone, weight;
+    struct core_ident ident;
 };
 
 struct msg_cfg {
     uint64_t ver;      /* the version being decided or carried */
-    uint64_t ballot;   /* round << 8 | slot of proposer */
+    uint64_t ballot;   /* round << 8 | number of the proposer */
     uint64_t accepted; /* PROMISE: ballot of the accepted value, 0 none */
+    uint64_t mode_ver; /* PAGE */
     struct cfg_change change;
-    uint8_t ok, page, page_count, count;
-    uint8_t copies, min_copies, mode;
-    struct core_member member[CORE_TABLE_ROWS];
-    struct sess_row row[CORE_TABLE_ROWS];
+    uint8_t ok, page, page_count;
+    uint8_t copies, min_copies, mode, flags; /* PAGE */
+    uint8_t count;                           /* PAGE: members; SEAL_STATE: rows */
+    union {
+        struct core_member member[CORE_PAGE_MEMBERS]; /* all but SEAL_STATE */
+        struct sess_row row[CORE_TABLE_ROWS];         /* SEAL_STATE */
+    } u;
 };
 
 struct msg_unit {

@@ -142,8 +142,10 @@ static void start(struct bench *b, uint32_t units)
     b->cfg.copies = b->cfg.min_copies = 2;
     b->cfg.count = NODES;
     for (uint8_t i = 0; i < NODES; i++)
-        b->cfg.member[i] =
-            (struct core_member){0x1000u + i, ROLE_VOTER | ROLE_STORE, i, 1};
+        b->cfg.member[i] = (struct core_member){.node = 0x1000u + i,
+            .roles = ROLE_VOTER | ROLE_STORE,
+            .zone = i,
+            .weight = 1};
     for (uint8_t i = 0; i < NODES; i++) {
         void *mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
         struct core_event e = {.kind = EV_BOOT_CFG};

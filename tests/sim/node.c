@@ -135,6 +135,7 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
         break;
     case CMD_CFG:
     case CMD_TRACE:
+    case CMD_ADMIN_DONE:
         break;
     }
 }

@@ -127,8 +127,10 @@ static void boot(struct scale *s, uint32_t count)
     s->cfg.copies = s->cfg.min_copies = 2;
     s->cfg.count = (uint8_t)count;
     for (uint8_t i = 0; i < count; i++)
-        s->cfg.member[i] = (struct core_member){
-            1000u + i, (uint8_t)(ROLE_STORE | (i < VOTERS ? ROLE_VOTER : 0)), i, 1};
+        s->cfg.member[i] = (struct core_member){.node = 1000u + i,
+            .roles = (uint8_t)(ROLE_STORE | (i < VOTERS ? ROLE_VOTER : 0)),
+            .zone = i,
+            .weight = 1};
     for (uint8_t i = 0; i < count; i++) {
         void *mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
         struct core_event e = {.kind = EV_BOOT_CFG};

@@ -82,7 +82,20 @@ static void fill_gossip(struct msg_gossip *m, bool delta)
         }
 }
 
-static void fill_cfg(struct msg_cfg *m)
+static void fill_ident(struct core_ident *id)
+{
+    if (upto(3) == 0)
+        return; /* all zero: not on the wire */
+    for (size_t i = 0; i < sizeof(id->key); i++)
+        id->key[i] = upto(255);
+    for (size_t i = 0; i < sizeof(id->address); i++)
+        id->address[i] = upto(255);
+    uint8_t length = upto(sizeof(id->name));
+    for (uint8_t i = 0; i < length; i++)
+        id->name[i] = (char)(1 + upto(126));
+}
+
+static void fill_cfg(struct msg_cfg *m, bool rows)
 {
     m->ver = any();
     m->ballot = any();
@@ -100,13 +113,22 @@ static void fill_cfg(struct msg_cfg *m)
     m->copies = upto(255);
     m->min_copies = upto(255);
     m->mode = upto(255);
-    m->count = upto(CORE_TABLE_ROWS);
-    for (uint8_t i = 0; i < m->count; i++) {
-        m->member[i].node = any();
-        m->member[i].roles = upto(255);
-        m->member[i].zone = upto(255);
-        m->member[i].weight = upto(255);
-        fill_row(&m->row[i]);
+    m->flags = upto(255);
+    m->mode_ver = any();
+    m->change.off = any();
+    m->change.mode = upto(255);
+    m->change.copies = upto(255);
+    m->change.min_copies = upto(255);
+    fill_ident(&m->change.ident);
+    m->count = upto(rows ? CORE_TABLE_ROWS : CORE_PAGE_MEMBERS);
+    for (uint8_t i = 0; rows && i < m->count; i++)
+        fill_row(&m->u.row[i]);
+    for (uint8_t i = 0; !rows && i < m->count; i++) {
+        m->u.member[i].node = any();
+        m->u.member[i].roles = upto(255);
+        m->u.member[i].zone = upto(255);
+        m->u.member[i].weight = upto(255);
+        fill_ident(&m->u.member[i].ident);
     }
 }
 
@@ -213,7 +235,7 @@ static void fill_body(struct core_msg *m)
     case MSG_CFG_STORED:
     case MSG_SEAL_READ:
     case MSG_SEAL_STATE:
-        fill_cfg(&m->u.cfg);
+        fill_cfg(&m->u.cfg, m->kind == MSG_SEAL_STATE);
         break;
     case MSG_LEASE_REQ:
     case MSG_LEASE_RSP:
@@ -326,7 +348,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct core_env), 72);
     assert_int_equal(sizeof(struct msg_ping), 168);
     assert_int_equal(sizeof(struct msg_gossip), 400);
-    assert_int_equal(sizeof(struct msg_cfg), 376);
+    assert_int_equal(sizeof(struct msg_cfg), 352);
     assert_int_equal(sizeof(struct msg_lease), 224);
     assert_int_equal(sizeof(struct msg_fence), 24);
     assert_int_equal(sizeof(struct unit_row), 224);
@@ -550,7 +572,7 @@ static void too_many_parts(Baton__Wire__Envelope *e)
         e->lease->n_row = CORE_TABLE_ROWS + 1;
         e->lease->row = rows;
     } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_CFG) {
-        e->cfg->n_row = 1; /* and no member */
+        e->cfg->n_row = 1; /* where members belong */
         e->cfg->row = rows;
     } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_PING) {
         e->ping->n_update = CORE_SWIM_UPDATES + 1;
@@ -570,6 +592,56 @@ static void counts_out_of_range_are_refused(void **unused)
     assert_int_equal(decode_changed(&cfg, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&ping, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&digest, too_many_parts), WIRE_BAD);
+}
+
+static void bad_ident(Baton__Wire__Envelope *e)
+{
+    static unsigned char bytes[64];
+    static const size_t lengths[] = {1, 31, 33, 64};
+    static unsigned turn;
+    e->cfg->change->key.data = bytes;
+    e->cfg->change->key.len = lengths[turn++ % 4];
+}
+
+static void bad_address(Baton__Wire__Envelope *e)
+{
+    static unsigned char bytes[19];
+    e->cfg->change->address.data = bytes;
+    e->cfg->change->address.len = sizeof(bytes);
+}
+
+static void long_name(Baton__Wire__Envelope *e)
+{
+    static unsigned char name[] = "a name of thirty-one characters";
+    e->cfg->change->name.data = name;
+    e->cfg->change->name.len = sizeof(name) - 1;
+}
+
+static void name_with_nul(Baton__Wire__Envelope *e)
+{
+    static unsigned char name[] = "a\0b";
+    e->cfg->change->name.data = name;
+    e->cfg->change->name.len = 3;
+}
+
+static void three_members(Baton__Wire__Envelope *e)
+{
+    static Baton__Wire__Member one = BATON__WIRE__MEMBER__INIT;
+    static Baton__Wire__Member *all[] = {&one, &one, &one};
+    e->cfg->member = all;
+    e->cfg->n_member = 3;
+}
+
+static void identities_are_bounded(void **unused)
+{
+    (void)unused;
+    struct core_msg m = any_msg(MSG_CFG_PAGE);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(decode_changed(&m, bad_ident), WIRE_BAD);
+    assert_int_equal(decode_changed(&m, bad_address), WIRE_BAD);
+    assert_int_equal(decode_changed(&m, long_name), WIRE_BAD);
+    assert_int_equal(decode_changed(&m, name_with_nul), WIRE_BAD);
+    assert_int_equal(decode_changed(&m, three_members), WIRE_BAD);
 }
 
 static void long_value(Baton__Wire__Envelope *e)
@@ -669,6 +741,7 @@ int main(void)
         cmocka_unit_test(another_cluster_is_foreign),
         cmocka_unit_test(values_out_of_range_are_refused),
         cmocka_unit_test(counts_out_of_range_are_refused),
+        cmocka_unit_test(identities_are_bounded),
         cmocka_unit_test(a_long_gossip_value_is_refused),
         cmocka_unit_test(many_empty_parts_get_no_memory),
         cmocka_unit_test(a_payload_travels_with_a_copy),
