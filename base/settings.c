@@ -69,7 +69,7 @@ static const struct key_reader top_keys[] = {{"log", read_log}, {"queue", read_q
     {"self", read_self}, {"resolver", read_resolver}, {"api", read_api},
     {"listeners", read_listeners}, {"relay_clients", read_relay_clients},
     {"relay_domains", read_relay_domains}, {"routes", read_routes},
-    {"may_send_as", read_may_send_as}};
+    {"may_send_as", read_may_send_as}, {"cluster", read_cluster}};
 
 static void set_initial_values(struct settings *s)
 {

@@ -151,6 +151,13 @@ struct settings {
         PARAMS_delivery(PARAM_FIELD)
     } delivery;
     struct {
+        PARAMS_cluster(PARAM_FIELD) bool is_set; /* there is a section: a cluster */
+        struct netaddr listen;                   /* bodies: the next port */
+        struct netaddr advertise;                /* where others reach it */
+        struct hop *seeds;
+        unsigned seed_count;
+    } cluster;
+    struct {
         struct text_list names;
         struct ipaddr *addresses;
         unsigned address_count;
@@ -201,6 +208,15 @@ void settings_unref(struct settings *s);
 void settings_print(const struct settings *s, struct buf *out);
 /* 64-bit hash over the settings that must agree in the cluster. */
 uint64_t settings_cluster_hash(const struct settings *s);
+/* What that hash is made of: a call a setting ("retry.first", "routes") with the hash of
+ * its value, in the order of the table. To say which ones differ. */
+void settings_cluster_each(const struct settings *s,
+    void (*one)(const char *key, uint64_t hash, void *ctx), void *ctx);
+/* The name of this node: cluster.node, and hostname where there is no cluster. */
+const char *settings_node_name(const struct settings *s);
+/* Appends "FILE:LINE: key: what to think about", a line each, about settings that are
+ * allowed and seldom meant; returns how many. */
+unsigned settings_warnings(const struct settings *s, struct buf *out);
 
 /* Appends, a line each, the settings that differ between the two and take effect only at
  * the next start; returns how many. For the log line of a reload. */

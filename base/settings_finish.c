@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "base/settings_internal.h"
 
-__attribute__((format(printf, 4, 5))) static void problem_at(
+void settings_problem_at(
     struct reader *r, const char *key, int line, const char *format, ...)
 {
     char what[400];
@@ -26,13 +26,14 @@ static void finish_hostname(struct reader *r)
     int line = settings_line(r->s, "hostname");
     if (line) {
         if (!domain_is_sound(slice_str(s->hostname)))
-            problem_at(r, "hostname", line, "\"%.80s\" is not a host name", s->hostname);
+            settings_problem_at(
+                r, "hostname", line, "\"%.80s\" is not a host name", s->hostname);
         return;
     }
     if (settings_find_hostname(name))
         s->hostname = arena_strdup(s->arena, slice_str(name));
     else
-        problem_at(r, "hostname", 0,
+        settings_problem_at(r, "hostname", 0,
             "this machine has no fully qualified name (hostname -f); write one, like "
             "hostname: mx1.example.net");
 }
@@ -45,7 +46,7 @@ static void check_postmaster(struct reader *r)
         return;
     if (sign == 0 || sign >= s.len || !domain_is_sound(slice_from(s, sign + 1)) ||
         slice_find(s, '<') < s.len || slice_find(s, '>') < s.len)
-        problem_at(r, "postmaster", settings_line(r->s, "postmaster"),
+        settings_problem_at(r, "postmaster", settings_line(r->s, "postmaster"),
             "must be an address like admin@example.net");
 }
 
@@ -53,10 +54,10 @@ static void check_tls(struct reader *r)
 {
     const struct settings *s = r->s;
     if (s->tls.certificate[0] && !s->tls.key[0])
-        problem_at(r, "tls.certificate", settings_line(r->s, "tls.certificate"),
+        settings_problem_at(r, "tls.certificate", settings_line(r->s, "tls.certificate"),
             "needs tls.key, the file of its private key");
     if (s->tls.key[0] && !s->tls.certificate[0])
-        problem_at(r, "tls.key", settings_line(r->s, "tls.key"),
+        settings_problem_at(r, "tls.key", settings_line(r->s, "tls.key"),
             "needs tls.certificate, the file of its certificate");
 }
 
@@ -64,10 +65,10 @@ static void check_retry(struct reader *r)
 {
     const struct settings *s = r->s;
     if (s->retry.first_ms > s->retry.max_ms)
-        problem_at(r, "retry.first", settings_line(r->s, "retry.first"),
+        settings_problem_at(r, "retry.first", settings_line(r->s, "retry.first"),
             "is longer than retry.max, the longest wait");
     if (s->retry.give_up_ms < s->retry.first_ms)
-        problem_at(r, "retry.give_up", settings_line(r->s, "retry.give_up"),
+        settings_problem_at(r, "retry.give_up", settings_line(r->s, "retry.give_up"),
             "is shorter than retry.first: nothing would be tried twice");
 }
 
@@ -75,7 +76,7 @@ static void check_delivery(struct reader *r)
 {
     const struct settings *s = r->s;
     if (!s->delivery.ipv4 && !s->delivery.ipv6)
-        problem_at(r, "delivery.ipv4", settings_line(r->s, "delivery.ipv4"),
+        settings_problem_at(r, "delivery.ipv4", settings_line(r->s, "delivery.ipv4"),
             "and ipv6 are both off: no mail could leave");
 }
 
@@ -124,17 +125,17 @@ static void check_listener(struct reader *r, unsigned index)
     char key[64];
     if (l->tls != LISTENER_TLS_NONE && !s->tls.certificate[0]) {
         listener_key(index, "tls", key);
-        problem_at(r, key, l->line, "needs tls: {certificate: FILE, key: FILE}");
+        settings_problem_at(r, key, l->line, "needs tls: {certificate: FILE, key: FILE}");
     }
     if (l->service == SERVICE_MX && !s->postmaster[0]) {
         listener_key(index, "service", key);
-        problem_at(r, key, l->line,
+        settings_problem_at(r, key, l->line,
             "mx needs postmaster: the address that gets mail for postmaster and abuse");
     }
     for (unsigned i = 0; i < index; i++)
         if (strcmp(s->listeners[i].name, l->name) == 0) {
             listener_key(index, "name", key);
-            problem_at(r, key, l->line,
+            settings_problem_at(r, key, l->line,
                 "\"%.64s\" is the name of the listener in line %d too", l->name,
                 s->listeners[i].line);
             break;
@@ -157,7 +158,8 @@ static void check_address_once(
                 continue;
             netaddr_format(address, text);
             listener_key(index, "listen", key);
-            problem_at(r, key, s->listeners[index].line, "%s is given twice", text);
+            settings_problem_at(
+                r, key, s->listeners[index].line, "%s is given twice", text);
             return;
         }
     }
@@ -170,14 +172,15 @@ static void finish_listeners(struct reader *r)
 {
     struct settings *s = r->s;
     if (s->listener_count > LISTENERS_MAX) {
-        problem_at(r, "listeners", s->listeners[LISTENERS_MAX].line, "more than %d",
-            LISTENERS_MAX);
+        settings_problem_at(r, "listeners", s->listeners[LISTENERS_MAX].line,
+            "more than %d", LISTENERS_MAX);
         return;
     }
     for (unsigned i = 0; i < s->listener_count; i++) {
         struct listener_settings *l = &s->listeners[i];
         if (l->listen_count > LISTEN_MAX) {
-            problem_at(r, "listeners", l->line, "more than %d addresses", LISTEN_MAX);
+            settings_problem_at(
+                r, "listeners", l->line, "more than %d addresses", LISTEN_MAX);
             return;
         }
         finish_listener(s, l);
@@ -210,7 +213,7 @@ static void check_relay_domains(struct reader *r)
     qsort(all, n, sizeof(struct relay_domain_settings *), by_domain);
     for (unsigned i = 1; i < n; i++)
         if (all[i]->domain[0] && strcmp(all[i]->domain, all[i - 1]->domain) == 0)
-            problem_at(r, "relay_domains", all[i]->line,
+            settings_problem_at(r, "relay_domains", all[i]->line,
                 "%s is given twice (before in line %d)", all[i]->domain,
                 all[i - 1]->line);
     free(all);
@@ -233,7 +236,7 @@ static void check_route_listener(struct reader *r, const struct route_settings *
         if (strcmp(s->listeners[i].name, route->listener) == 0)
             return;
     if (route->listener[0])
-        problem_at(
+        settings_problem_at(
             r, "routes", route->line, "no listener is named \"%.64s\"", route->listener);
 }
 
@@ -252,8 +255,8 @@ static void check_routes(struct reader *r)
     for (unsigned i = 1; i < n; i++) {
         int x = all[i]->line, y = all[i - 1]->line;
         if (by_match(&all[i], &all[i - 1]) == 0)
-            problem_at(r, "routes", x > y ? x : y, "matches the same mail as line %d",
-                x > y ? y : x);
+            settings_problem_at(r, "routes", x > y ? x : y,
+                "matches the same mail as line %d", x > y ? y : x);
     }
     free(all);
 }
@@ -271,6 +274,7 @@ void settings_finish(struct reader *r)
     if (!sound)
         return;
     finish_listeners(r);
+    settings_finish_cluster(r);
     check_relay_domains(r);
     check_routes(r);
 }

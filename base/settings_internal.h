@@ -109,19 +109,29 @@ void read_cidr_list(
     struct reader *r, const struct spot *at, const struct tree *t, struct cidr_list *out);
 void read_netaddr_list(struct reader *r, const struct spot *at, const struct tree *t,
     struct netaddr **out, unsigned *count_out);
+/* Other nodes, by address or by name. */
+void read_seeds(struct reader *r, const struct spot *at, const struct tree *t,
+    struct hop **out, unsigned *count_out);
 void read_next_hop(
     struct reader *r, const struct spot *at, const struct tree *t, struct next_hop *out);
 
 /* --- the parts of the file --- */
 read_fn read_listeners, read_relay_clients, read_relay_domains, read_routes,
-    read_may_send_as, read_self, read_resolver, read_api;
+    read_may_send_as, read_self, read_resolver, read_api, read_cluster;
 /* As a YAML scalar that reads back as the same text. */
 void print_text(struct slice text, struct buf *out);
 /* After everything is read: defaults that depend on other keys, and contradictions. */
 void settings_finish(struct reader *r);
+void settings_finish_cluster(struct reader *r);
+void settings_problem_at(struct reader *r, const char *key, int line, const char *format,
+    ...) __attribute__((format(printf, 4, 5)));
+/* What of the cluster section is no scalar. */
+void print_cluster_lists(const struct settings *s, struct buf *out);
 /* Lower-case domain syntax (RFC 1123, and "_"). */
 bool domain_is_sound(struct slice domain);
 
+/* Of the nodes' talk, when none is given; bodies use the next. */
+#define CLUSTER_PORT 7420
 #define CHOICES_LISTENER_TLS "none|optional|required|implicit"
 #define CHOICES_LINE_ENDS "reject|normalise"
 #define CHOICES_SERVICE "mx|submission"

@@ -15,7 +15,6 @@ static const struct {
     {"", "pools"},
     {"", "dnsbl"},
     {"", "dnsbl_interval"},
-    {"", "cluster"},
     {"", "suppress"},
     {"", "suppression"},
     {"", "webhooks"},

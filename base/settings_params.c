@@ -17,6 +17,7 @@
 #define AT_retry(field) offsetof(struct settings, retry.field)
 #define AT_limits(field) offsetof(struct settings, limits.field)
 #define AT_delivery(field) offsetof(struct settings, delivery.field)
+#define AT_cluster(field) offsetof(struct settings, cluster.field)
 #define FIELD_BOOL(section, name) AT_##section(name)
 #define FIELD_COUNT(section, name) AT_##section(name)
 #define FIELD_SIZE(section, name) AT_##section(name##_bytes)
@@ -46,7 +47,7 @@ const char *param_choices(const struct param *p)
         const char *section, *name, *choices;
     } rows[] = {{"log", "level", "debug|info|warn|error"}, {"log", "format", "text|json"},
         {"delivery", "eight_bit", "convert|bounce|send"},
-        {"delivery", "tls", CHOICES_DELIVERY_TLS}};
+        {"delivery", "tls", CHOICES_DELIVERY_TLS}, {"cluster", "role", "node|witness"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].section, p->section) == 0 &&
             strcmp(rows[i].name, p->name) == 0)

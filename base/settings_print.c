@@ -213,18 +213,31 @@ static void print_route(const struct route_settings *route, struct buf *out)
     print_match("auth", route->auth_file, &first, out);
 }
 
-/* Lists that all nodes of a cluster must agree on. */
-static void print_shared_lists(const struct settings *s, struct buf *out)
+static void print_relay_clients(const struct settings *s, struct buf *out)
 {
     buf_append_str(out, "relay_clients: ");
     print_cidrs(&s->relay_clients, out);
-    buf_append_str(out, s->relay_domain_count ? "\nrelay_domains:\n" : "\n");
+    buf_append_char(out, '\n');
+}
+
+static void print_relay_domains(const struct settings *s, struct buf *out)
+{
+    if (s->relay_domain_count)
+        buf_append_str(out, "relay_domains:\n");
     for (unsigned i = 0; i < s->relay_domain_count; i++)
         print_relay_domain(&s->relay_domains[i], out);
+}
+
+static void print_routes(const struct settings *s, struct buf *out)
+{
     if (s->route_count)
         buf_append_str(out, "routes:\n");
     for (unsigned i = 0; i < s->route_count; i++)
         print_route(&s->routes[i], out);
+}
+
+static void print_may_send_as(const struct settings *s, struct buf *out)
+{
     if (s->may_send_as_count)
         buf_append_str(out, "may_send_as:\n");
     for (unsigned i = 0; i < s->may_send_as_count; i++) {
@@ -234,6 +247,21 @@ static void print_shared_lists(const struct settings *s, struct buf *out)
         print_texts(&s->may_send_as[i].addresses, out);
         buf_append_char(out, '\n');
     }
+}
+
+/* Lists that all nodes of a cluster must agree on. */
+static const struct {
+    const char *key;
+    void (*print)(const struct settings *s, struct buf *out);
+} shared_lists[] = {{"relay_clients", print_relay_clients},
+    {"relay_domains", print_relay_domains}, {"routes", print_routes},
+    {"may_send_as", print_may_send_as}};
+#define SHARED_LISTS (sizeof(shared_lists) / sizeof(shared_lists[0]))
+
+static void print_shared_lists(const struct settings *s, struct buf *out)
+{
+    for (size_t i = 0; i < SHARED_LISTS; i++)
+        shared_lists[i].print(s, out);
 }
 
 static void print_stub(const void *item, struct buf *out)
@@ -274,6 +302,15 @@ static void print_own_lists(const struct settings *s, struct buf *out)
         print_listener(&s->listeners[i], out);
 }
 
+static void print_section_end(
+    const struct settings *s, const char *section, bool all, struct buf *out)
+{
+    if (all && strcmp(section, "resolver") == 0)
+        print_resolver_lists(s, out);
+    if (all && strcmp(section, "cluster") == 0)
+        print_cluster_lists(s, out);
+}
+
 static void print_params(const struct settings *s, bool all, struct buf *out)
 {
     const char *section = "top";
@@ -281,9 +318,11 @@ static void print_params(const struct settings *s, bool all, struct buf *out)
         const struct param *p = &params[i];
         if (!all && p->scope != PARAM_CLUSTER)
             continue;
+        /* The section makes the cluster: one that is not there is not printed. */
+        if (!s->cluster.is_set && strcmp(p->section, "cluster") == 0)
+            continue;
         if (strcmp(p->section, section) != 0) {
-            if (all && strcmp(section, "resolver") == 0)
-                print_resolver_lists(s, out);
+            print_section_end(s, section, all, out);
             section = p->section;
             buf_printf(out, "%s:\n", section);
         }
@@ -297,6 +336,7 @@ static void print_params(const struct settings *s, bool all, struct buf *out)
         param_print(p, s, out);
         buf_append_char(out, '\n');
     }
+    print_section_end(s, section, all, out);
 }
 
 void settings_print(const struct settings *s, struct buf *out)
@@ -306,14 +346,41 @@ void settings_print(const struct settings *s, struct buf *out)
     print_shared_lists(s, out);
 }
 
+/* A fixed key: other machines must come to the same. */
+#define HASH_KEY UINT64_C(0x6261746f6e2d3031)
+
+void settings_cluster_each(const struct settings *s,
+    void (*one)(const char *key, uint64_t hash, void *ctx), void *ctx)
+{
+    struct buf text;
+    char key[64];
+    buf_init(&text, 16 << 20);
+    for (unsigned i = 0; i < param_count; i++) {
+        const struct param *p = &params[i];
+        bool top = strcmp(p->section, "top") == 0;
+        if (p->scope != PARAM_CLUSTER)
+            continue;
+        buf_clear(&text);
+        param_print(p, s, &text);
+        snprintf(
+            key, sizeof(key), "%s%s%s", top ? "" : p->section, top ? "" : ".", p->name);
+        one(key, slice_hash(buf_slice(&text), HASH_KEY), ctx);
+    }
+    for (size_t i = 0; i < SHARED_LISTS; i++) {
+        buf_clear(&text);
+        shared_lists[i].print(s, &text);
+        one(shared_lists[i].key, slice_hash(buf_slice(&text), HASH_KEY), ctx);
+    }
+    buf_fini(&text);
+}
+
 uint64_t settings_cluster_hash(const struct settings *s)
 {
     struct buf text;
     buf_init(&text, 16 << 20);
     print_params(s, false, &text);
     print_shared_lists(s, &text);
-    /* A fixed key: other machines must come to the same. */
-    uint64_t hash = slice_hash(buf_slice(&text), 0x6261746f6e2d3031u);
+    uint64_t hash = slice_hash(buf_slice(&text), HASH_KEY);
     buf_fini(&text);
     return hash;
 }

@@ -308,9 +308,10 @@ void read_netaddr_list(struct reader *r, const struct spot *at, const struct tre
 
 /* "host", "host:25", "[host]:25"; brackets as in Postfix, though nothing here is looked
  * up as MX anyway. */
-static bool parse_hop(struct reader *r, struct slice text, struct hop *out)
+static bool parse_hop(
+    struct reader *r, struct slice text, uint16_t default_port, struct hop *out)
 {
-    uint64_t port = 25;
+    uint64_t port = default_port;
     struct slice host = text, rest = {0};
     if (text.len && text.ptr[0] == '[') {
         size_t close = slice_find(text, ']');
@@ -336,18 +337,22 @@ static bool parse_hop(struct reader *r, struct slice text, struct hop *out)
     return true;
 }
 
+static bool host_or_address(
+    struct reader *r, struct slice text, uint16_t default_port, struct hop *out)
+{
+    struct netaddr address;
+    if (!netaddr_parse(text, default_port, &address) || !address.port)
+        return parse_hop(r, text, default_port, out);
+    *out = (struct hop){.host = "", .address = address, .port = address.port};
+    return true;
+}
+
 static bool hop_item(
     struct reader *r, const struct spot *at, const struct tree *t, void *element)
 {
-    struct hop *hop = element;
-    struct netaddr address;
     if (!is_scalar(r, at, t))
         return false;
-    if (netaddr_parse(t->text, 25, &address) && address.port) {
-        *hop = (struct hop){.host = "", .address = address, .port = address.port};
-        return true;
-    }
-    if (parse_hop(r, t->text, hop))
+    if (host_or_address(r, t->text, 25, element))
         return true;
     reader_problem(r, at,
         "must be a host like [192.0.2.10]:25, [2001:db8::1]:25 or "
@@ -366,4 +371,22 @@ void read_next_hop(
     out->hops = read_list(r, at, t, sizeof(struct hop), hop_item, &out->hop_count);
     if (out->hop_count == 0 && r->problems->count == before)
         reader_problem(r, at, "has no value");
+}
+
+static bool seed_item(
+    struct reader *r, const struct spot *at, const struct tree *t, void *element)
+{
+    if (!is_scalar(r, at, t))
+        return false;
+    if (host_or_address(r, t->text, CLUSTER_PORT, element))
+        return true;
+    reader_problem(
+        r, at, "must be an address like 10.0.0.2:7420, or a host and its port");
+    return false;
+}
+
+void read_seeds(struct reader *r, const struct spot *at, const struct tree *t,
+    struct hop **out, unsigned *count_out)
+{
+    *out = read_list(r, at, t, sizeof(struct hop), seed_item, count_out);
 }

@@ -144,7 +144,8 @@ static int run(const char *file, struct settings *settings)
     struct node n = {.config_file = file, .settings = settings};
     enum log_level level = LOG_INFO;
     log_level_parse(slice_str(settings->log.level), &level);
-    log_open(level, strcmp(settings->log.format, "json") == 0, settings->hostname);
+    log_open(
+        level, strcmp(settings->log.format, "json") == 0, settings_node_name(settings));
     signal(SIGPIPE, SIG_IGN);
     signal(SIGBUS, disk_failed);
     raise_file_limit();

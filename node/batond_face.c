@@ -231,7 +231,7 @@ bool face_open(struct node *n, char *why, size_t why_size)
         .history = n->history,
         .resolver = n->resolver,
         .helpers = n->helpers,
-        .node = n->settings->hostname,
+        .node = settings_node_name(n->settings),
         .started = n->started,
         .ctx = f,
         .overview = overview,

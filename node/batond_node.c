@@ -284,6 +284,8 @@ static void start_delivery(struct node *n)
 bool node_start(struct node *n)
 {
     char why[1024];
+    if (n->settings->cluster.is_set)
+        return refuse("cluster: not built in this version; leave the section out");
     n->started = mono_now();
     n->main = loop_new();
     n->alarms = alarms_new();

@@ -11,17 +11,19 @@
 #include "base/workers.h"
 #include "cluster/core/core.h"
 #include "cluster/transport.h"
+#include "node/cluster/token.h"
 #include "node/delivery/rights.h"
 
 struct engine;
 
-/* What the engine tells the rest of the node. From the engine's thread; must not block. */
+/* What the engine tells the rest of the node. From the engine's thread; must not block.
+ */
 struct engine_events {
     /* This node may deliver the unit from now on; known already: nothing changes but the
      * recipients in doubt. `due`: not before. Recipients outside `rcpts` are final or in
      * doubt and held. */
-    void (*start)(void *ctx, struct unit_id id, uint64_t rcpts, uint64_t doubt,
-        struct wall due);
+    void (*start)(
+        void *ctx, struct unit_id id, uint64_t rcpts, uint64_t doubt, struct wall due);
     /* It is another node's now: forget it, its attempt is closed. */
     void (*cancel)(void *ctx, struct unit_id id);
     /* The lease came or went: sending may go on, or should pause. */
@@ -38,9 +40,9 @@ struct engine_deps {
 
 extern const struct rights_backend engine_backend;
 
-/* Reads the cluster's rows of the store (before store_scan), makes or reads the keys, binds
- * the transport. NULL with `why`: also when the disk belongs to no cluster yet and there
- * is neither `batonctl cluster init` nor a token. Nothing runs yet. */
+/* Reads the cluster's rows of the store (before store_scan), makes or reads the keys,
+ * binds the transport. NULL with `why`: also when the disk belongs to no cluster yet and
+ * there is neither `batonctl cluster init` nor a token. Nothing runs yet. */
 struct engine *engine_new(const struct engine_deps *deps, const struct settings *settings,
     char *why, size_t why_size);
 /* After engine_new and the rights, after the scan: starts the thread. */
@@ -86,11 +88,13 @@ void engine_status(struct engine *e, struct engine_status *out);
 /* --- questions to the other nodes: a JSON object there, a JSON object back --- */
 struct engine_query {
     struct mail mail;
-    json_t *question;      /* borrowed until done */
-    int64_t timeout_ms;    /* at most 2000 */
+    json_t *question;   /* borrowed until done */
+    uint64_t only;      /* ask this member alone; 0: all */
+    int64_t timeout_ms; /* at most 2000 */
     struct mailbox *reply_to;
     void (*done)(struct engine_query *q, void *owner);
-    /* one a member but ourselves; answer NULL: none came in time */
+    /* one a member but ourselves; answer NULL: none came in time. From mem_alloc: the
+     * asker frees it. */
     struct engine_answer {
         uint64_t node;
         char name[32];
@@ -119,13 +123,13 @@ enum engine_admin_op {
 struct engine_admin {
     struct mail mail;
     enum engine_admin_op op;
-    char node[32];        /* a member's name */
-    int64_t for_ms;       /* TOKEN */
+    char node[1024]; /* a member's name; FORCE_CONFIG: those that are gone, "a,b" */
+    int64_t for_ms;  /* TOKEN */
     struct mailbox *reply_to;
     void (*done)(struct engine_admin *a, void *owner);
     bool ok;
-    char why[512];   /* what was wrong, and what to do; or what was done */
-    char token[1024]; /* TOKEN */
+    char why[512];              /* what was wrong, and what to do; or what was done */
+    char token[TOKEN_TEXT_MAX]; /* TOKEN */
 };
 void engine_admin(struct engine *e, struct engine_admin *a);
 

@@ -15,6 +15,7 @@
 
 static struct settings_problems problems;
 #define HEAD "hostname: mx.example.net\n"
+#define CLUSTER HEAD "cluster:\n  name: prod\n  node: mx1\n  listen: 10.0.0.1:7420\n"
 
 static int setup(void **state)
 {
@@ -214,7 +215,42 @@ static const struct {
     {HEAD "pools: []\n", "f:2: pools: not built in this version"},
     {HEAD "dnsbl: []\n", "f:2: dnsbl: not built in this version"},
     {HEAD "dnsbl_interval: 5m\n", "f:2: dnsbl_interval: not built in this version"},
-    {HEAD "cluster:\n  name: x\n", "f:2: cluster: not built in this version"},
+    {HEAD "cluster:\n  name: x\n", "f:2: cluster.node: is missing"},
+    {HEAD "cluster:\n  node: x\n", "f:2: cluster.name: is missing"},
+    {HEAD "cluster:\n  name: x\n  node: y\n", "f:2: cluster.listen: is missing"},
+    {CLUSTER "  nam: x\n", "cluster.nam: unknown key; the nearest is \"name\""},
+    {CLUSTER "  zone: 'a b'\n", "f:6: cluster.zone: must be letters, digits"},
+    {CLUSTER "  zone: -a\n", "cluster.zone: must be letters, digits"},
+    {CLUSTER "  role: king\n", "f:6: cluster.role: must be one of: node|witness"},
+    {CLUSTER "  weight: 17\n", "f:6: cluster.weight: out of range: 1 to 16"},
+    {CLUSTER "  lease: 4s\n", "f:6: cluster.lease: out of range: 5s to 10m"},
+    {CLUSTER "  copies: 2\n  min_copies: 3\n",
+        "f:7: cluster.min_copies: is more than copies, 2"},
+    {CLUSTER "  advertise: mx1.example:7420\n",
+        "f:6: cluster.advertise: must be a numeric address"},
+    {CLUSTER "  advertise: 0.0.0.0:7420\n",
+        "f:6: cluster.advertise: nobody can reach that address"},
+    {CLUSTER "  advertise: 10.0.0.1:65535\n", "needs a port from 1 to 65534"},
+    {CLUSTER "  seeds: [10.0.0.2.3]\n",
+        "f:6: cluster.seeds[0]: must be an address like 10.0.0.2:7420"},
+    {HEAD "cluster: {name: x, node: y, listen: '0.0.0.0:7420'}\n",
+        "f:2: cluster.advertise: is needed when listen is any address"},
+    {HEAD "cluster: {name: x, node: y, listen: '10.0.0.1:65535'}\n",
+        "f:2: cluster.listen: bodies need the next port"},
+    {HEAD "cluster: {name: x, node: y, listen: 'mx1:7420'}\n",
+        "f:2: cluster.listen: must be a numeric address"},
+    {HEAD "cluster: {name: x, node: '../y', listen: '10.0.0.1:7420'}\n",
+        "f:2: cluster.node: must be letters, digits"},
+    {HEAD "cluster: {name: a123456789b123456789c123456789, node: y}\n",
+        "f:2: cluster.name: must have 1 to 29 bytes"},
+    {CLUSTER "api: {listen: '0.0.0.0:7421'}\n",
+        "f:5: cluster.listen: port 7421 (for bodies) is taken by api.listen"},
+    {CLUSTER "listeners: [{listen: '10.0.0.1:7420', service: submission}]\n",
+        "f:5: cluster.listen: port 7420 is taken by submission"},
+    {CLUSTER "  role: witness\n"
+             "listeners: [{listen: '10.0.0.1:25', service: submission}]\n",
+        "f:7: listeners: a witness takes no mail"},
+    {HEAD "cluster: [x]\n", "f:2: cluster: must be a mapping"},
     {HEAD "routes: [{domain: a.example, pool: x}]\n",
         "f:2: routes[0].pool: not built in this version"},
     {HEAD "routes: [{next_hop: mx}]\n", "f:2: routes[0]: matches nothing"},
@@ -340,6 +376,104 @@ static void check_round_trip(struct settings *s)
     buf_fini(&twice);
 }
 
+static void test_cluster(void **state)
+{
+    (void)state;
+    struct settings *s = parse(CLUSTER);
+    char text[NETADDR_TEXT_MAX];
+    assert_true(s->cluster.is_set);
+    assert_string_equal(settings_node_name(s), "mx1");
+    assert_int_equal(s->cluster.copies, 2);
+    assert_int_equal(s->cluster.min_copies, 0);
+    assert_int_equal(s->cluster.lease_ms, 15000);
+    assert_int_equal(s->cluster.in_doubt_hold_ms, 180000);
+    assert_int_equal(s->cluster.stale_hold_ms, 600000);
+    netaddr_format(s->cluster.advertise, text);
+    assert_string_equal(text, "10.0.0.1:7420");
+    check_round_trip(s);
+    settings_unref(s);
+    s = parse(HEAD "cluster:\n");
+    assert_false(s->cluster.is_set);
+    assert_string_equal(settings_node_name(s), "mx.example.net");
+    check_round_trip(s);
+    settings_unref(s);
+    s = parse(
+        HEAD "cluster: {name: prod, node: w_1.a-b, role: witness, zone: r1, weight: "
+             "16, copies: 3,\n min_copies: 2, lease: 5s, in_doubt_hold: 1m, "
+             "stale_hold: 0, join: /etc/x,\n listen: '[::]:7420', advertise: "
+             "'[2001:db8::1]',\n seeds: ['10.0.0.2', mx2.example, "
+             "'[2001:db8::2]:99', 'mx3.example:7500']}\n");
+    assert_int_equal(s->cluster.advertise.port, 7420);
+    assert_int_equal(s->cluster.seed_count, 4);
+    assert_int_equal(s->cluster.seeds[0].address.port, 7420);
+    assert_string_equal(s->cluster.seeds[1].host, "mx2.example");
+    assert_int_equal(s->cluster.seeds[1].port, 7420);
+    assert_int_equal(s->cluster.seeds[2].port, 99);
+    assert_int_equal(s->cluster.seeds[3].port, 7500);
+    check_round_trip(s);
+    settings_unref(s);
+}
+
+static void test_warnings(void **state)
+{
+    (void)state;
+    struct buf out;
+    buf_init(&out, 4096);
+    struct settings *s = parse(CLUSTER);
+    assert_int_equal(settings_warnings(s, &out), 0);
+    settings_unref(s);
+    s = parse(CLUSTER "  in_doubt_hold: 179s\n  copies: 1\n");
+    assert_int_equal(settings_warnings(s, &out), 2);
+    buf_append_char(&out, '\0');
+    assert_non_null(
+        strstr(buf_slice(&out).ptr, "f:6: cluster.in_doubt_hold: under 180s"));
+    assert_non_null(strstr(buf_slice(&out).ptr, "\nf:7: cluster.copies: with one copy"));
+    settings_unref(s);
+    buf_fini(&out);
+}
+
+struct keys {
+    char text[4096];
+    uint64_t sum;
+};
+
+static void one_key(const char *key, uint64_t hash, void *ctx)
+{
+    struct keys *k = ctx;
+    size_t len = strlen(k->text);
+    snprintf(k->text + len, sizeof(k->text) - len, "%s=%" PRIx64 "\n", key, hash);
+}
+
+/* What is in the hash and what is in the list are the same. */
+static void test_cluster_each(void **state)
+{
+    (void)state;
+    struct keys a = {.text = ""}, b = {.text = ""};
+    struct settings *s = parse(CLUSTER);
+    struct settings *t = parse(CLUSTER "retry: {first: 6m}\nloops: 3\n");
+    settings_cluster_each(s, one_key, &a);
+    settings_cluster_each(t, one_key, &b);
+    assert_non_null(strstr(a.text, "\nrelay_clients="));
+    assert_non_null(strstr(a.text, "\ncluster.copies="));
+    assert_null(strstr(a.text, "loops="));
+    assert_null(strstr(a.text, "cluster.node="));
+    unsigned differ = 0;
+    char *x = a.text, *y = b.text;
+    while (*x && *y) {
+        size_t n = strcspn(x, "\n"), m = strcspn(y, "\n");
+        if (n != m || memcmp(x, y, n) != 0) {
+            assert_memory_equal(x, "retry.first=", 12);
+            differ++;
+        }
+        x += n + 1;
+        y += m + 1;
+    }
+    assert_int_equal(differ, 1);
+    assert_true(*x == '\0' && *y == '\0');
+    settings_unref(s);
+    settings_unref(t);
+}
+
 static void test_print_round_trip(void **state)
 {
     (void)state;
@@ -393,7 +527,7 @@ static void test_random_round_trip(void **state)
             if (strcmp(p->section, section) != 0)
                 buf_printf(&yaml, "%s:\n", section = p->section);
             /* first <= max and the like are tested elsewhere */
-            if (strcmp(section, "retry") == 0 ||
+            if (strcmp(section, "retry") == 0 || strcmp(section, "cluster") == 0 ||
                 strcmp(p->type == PARAM_BOOL ? "" : p->name, "postmaster") == 0)
                 continue;
             if (strcmp(p->name, "ipv4") == 0)
@@ -647,6 +781,9 @@ int main(void)
         TEST(test_all_problems_at_once),
         TEST(test_many_problems_are_bounded),
         TEST(test_too_large),
+        TEST(test_cluster),
+        TEST(test_warnings),
+        TEST(test_cluster_each),
         TEST(test_print_round_trip),
         TEST(test_random_round_trip),
         TEST(test_ranges),

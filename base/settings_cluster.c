@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The section `cluster`: whether there is one, who this node is in it, and where it is
+ * reached. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/settings_internal.h"
+
+#define COUNT(array) (unsigned)(sizeof(array) / sizeof((array)[0]))
+/* I7: bytes of a final dot can leave a dead node's kernel so late (TCP_USER_TIMEOUT, and
+ * a minute for the way). */
+#define DOUBT_SAFE_MS 180000
+#define SEEDS_MAX 128
+
+static void read_address_of(
+    struct reader *r, const struct spot *at, const struct tree *t, struct netaddr *out)
+{
+    const char *text;
+    if (!read_text(r, at, t, NETADDR_TEXT_MAX, &text) ||
+        netaddr_parse(slice_str(text), CLUSTER_PORT, out))
+        return;
+    reader_problem(r, at,
+        "must be a numeric address and a port like 10.0.0.1:7420; names are not looked "
+        "up "
+        "here");
+}
+
+static void cluster_listen(
+    struct reader *r, const struct spot *at, const struct tree *t, void *target)
+{
+    (void)target;
+    read_address_of(r, at, t, &r->s->cluster.listen);
+}
+
+static void cluster_advertise(
+    struct reader *r, const struct spot *at, const struct tree *t, void *target)
+{
+    (void)target;
+    read_address_of(r, at, t, &r->s->cluster.advertise);
+}
+
+static void cluster_seeds(
+    struct reader *r, const struct spot *at, const struct tree *t, void *target)
+{
+    (void)target;
+    read_seeds(r, at, t, &r->s->cluster.seeds, &r->s->cluster.seed_count);
+    if (r->s->cluster.seed_count > SEEDS_MAX)
+        reader_problem(r, at, "more than %d", SEEDS_MAX);
+}
+
+void read_cluster(
+    struct reader *r, const struct spot *at, const struct tree *t, void *target)
+{
+    static const struct key_reader keys[] = {{"listen", cluster_listen},
+        {"advertise", cluster_advertise}, {"seeds", cluster_seeds}};
+    r->s->cluster.is_set = !tree_is_null(t);
+    read_map(r, at, t, "cluster", keys, COUNT(keys), target);
+}
+
+/* --- what goes together --- */
+
+__attribute__((format(printf, 3, 4))) static void problem(
+    struct reader *r, const char *key, const char *format, ...)
+{
+    char what[400];
+    va_list args;
+    int line = settings_line(r->s, key);
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    settings_problem_at(r, key, line ? line : settings_line(r->s, "cluster"), "%s", what);
+}
+
+/* Safe in a shell, a file name and a log line. */
+static bool is_name(const char *text)
+{
+    if (!ascii_is_alnum(text[0]))
+        return false;
+    for (; *text; text++)
+        if (!ascii_is_alnum(*text) && *text != '-' && *text != '_' && *text != '.')
+            return false;
+    return true;
+}
+
+static void check_name(
+    struct reader *r, const char *key, const char *value, const char *hint)
+{
+    if (!value[0])
+        problem(r, key, "is missing: %s", hint);
+    else if (!is_name(value))
+        problem(r, key,
+            "must be letters, digits, \"-\", \"_\" and \".\", the first a letter or "
+            "digit");
+}
+
+static bool same_socket(struct netaddr a, struct netaddr b, uint16_t port)
+{
+    return a.port == port && b.port != 0 &&
+           (ipaddr_eq(a.ip, b.ip) || ipaddr_is_unspecified(a.ip) ||
+               ipaddr_is_unspecified(b.ip));
+}
+
+static void check_free(
+    struct reader *r, const struct netaddr *taken, unsigned count, const char *by)
+{
+    struct netaddr ours = r->s->cluster.listen;
+    for (unsigned i = 0; i < count; i++)
+        for (unsigned next = 0; next < 2; next++)
+            if (same_socket(taken[i], ours, (uint16_t)(ours.port + next)))
+                problem(r, "cluster.listen",
+                    "port %u%s is taken by %s: choose a port that is free with its next",
+                    ours.port + next, next ? " (for bodies)" : "", by);
+}
+
+static void check_listen(struct reader *r)
+{
+    struct settings *s = r->s;
+    if (s->cluster.listen.ip.family == 0) {
+        if (!settings_line(s, "cluster.listen"))
+            problem(r, "cluster.listen",
+                "is missing: the address for the other nodes, like "
+                "listen: 10.0.0.1:7420");
+        return;
+    }
+    if (s->cluster.listen.port == UINT16_MAX)
+        problem(r, "cluster.listen", "bodies need the next port, and 65535 has none");
+    for (unsigned i = 0; i < s->listener_count; i++)
+        check_free(r, s->listeners[i].listen, s->listeners[i].listen_count,
+            s->listeners[i].name);
+    check_free(r, s->api.listen, s->api.listen_count, "api.listen");
+}
+
+static void finish_advertise(struct reader *r)
+{
+    struct settings *s = r->s;
+    bool given = s->cluster.advertise.ip.family != 0;
+    if (!given)
+        s->cluster.advertise = s->cluster.listen;
+    if (ipaddr_is_unspecified(s->cluster.advertise.ip))
+        problem(r, "cluster.advertise",
+            given ? "nobody can reach that address; give the one the other nodes see"
+                  : "is needed when listen is any address: the one the other nodes see");
+    if (given &&
+        (s->cluster.advertise.port == 0 || s->cluster.advertise.port == UINT16_MAX))
+        problem(r, "cluster.advertise", "needs a port from 1 to 65534");
+}
+
+void settings_finish_cluster(struct reader *r)
+{
+    struct settings *s = r->s;
+    if (!s->cluster.is_set)
+        return;
+    check_name(
+        r, "cluster.name", s->cluster.name, "the same on all nodes, like name: prod");
+    check_name(r, "cluster.node", s->cluster.node,
+        "a name for this node that no other has, like node: mx1");
+    if (s->cluster.zone[0])
+        check_name(r, "cluster.zone", s->cluster.zone, "");
+    check_listen(r);
+    if (s->cluster.listen.ip.family)
+        finish_advertise(r);
+    if (s->cluster.min_copies > s->cluster.copies)
+        problem(r, "cluster.min_copies", "is more than copies, %u", s->cluster.copies);
+    if (strcmp(s->cluster.role, "witness") == 0 && s->listener_count)
+        settings_problem_at(r, "listeners", s->listeners[0].line,
+            "a witness takes no mail: leave the listeners out, or make it role: node");
+}
+
+unsigned settings_warnings(const struct settings *s, struct buf *out)
+{
+    unsigned count = 0;
+    if (!s->cluster.is_set)
+        return 0;
+    if (s->cluster.in_doubt_hold_ms < DOUBT_SAFE_MS && ++count)
+        buf_printf(out,
+            "%s:%d: cluster.in_doubt_hold: under 180s a dead node's last bytes may still "
+            "arrive after an heir has sent the mail again: some mail may come twice\n",
+            s->file, settings_line(s, "cluster.in_doubt_hold"));
+    if (s->cluster.copies < 2 && ++count)
+        buf_printf(out,
+            "%s:%d: cluster.copies: with one copy a disk that dies takes mail with it\n",
+            s->file, settings_line(s, "cluster.copies"));
+    return count;
+}
+
+const char *settings_node_name(const struct settings *s)
+{
+    return s->cluster.is_set ? s->cluster.node : s->hostname;
+}
+
+/* --- as YAML --- */
+
+static void print_address(const char *key, struct netaddr a, struct buf *out)
+{
+    char text[NETADDR_TEXT_MAX];
+    netaddr_format(a, text);
+    buf_printf(out, "  %s: ", key);
+    print_text(slice_str(text), out);
+    buf_append_char(out, '\n');
+}
+
+static void print_seed(const struct hop *seed, struct buf *out)
+{
+    char text[300];
+    if (seed->host[0])
+        snprintf(text, sizeof(text), "%s:%u", seed->host, seed->port);
+    else
+        netaddr_format(seed->address, text);
+    print_text(slice_str(text), out);
+}
+
+void print_cluster_lists(const struct settings *s, struct buf *out)
+{
+    print_address("listen", s->cluster.listen, out);
+    /* What is the default only with a port that was found later is no value to write. */
+    if (s->cluster.advertise.port)
+        print_address("advertise", s->cluster.advertise, out);
+    buf_append_str(out, "  seeds: [");
+    for (unsigned i = 0; i < s->cluster.seed_count; i++) {
+        buf_append_str(out, i ? ", " : "");
+        print_seed(&s->cluster.seeds[i], out);
+    }
+    buf_append_str(out, "]\n");
+}
