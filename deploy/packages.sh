@@ -13,7 +13,8 @@ packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket
 # shellcheck disable=SC2034
 packages_test="clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev ccache
     python3-pytest python3-pytest-xdist python3-dnspython python3-cryptography nsd ldnsutils msmtp
-    spin mandoc shellcheck bash-completion iproute2 procps strace"
+    spin mandoc shellcheck bash-completion iproute2 procps strace
+    docker-compose python3-yaml python3-kubernetes"
 # Postfix and OpenSMTPD conflict: the first is installed, the second only unpacked by its tests.
 # shellcheck disable=SC2034
 packages_peers="postfix libdb5.3 libevent-2.1-7 libpam0g"
