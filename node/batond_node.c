@@ -127,7 +127,8 @@ static bool open_disk(struct node *n)
 static void unit_found(const struct scan_unit *unit, void *ctx)
 {
     struct node *n = ctx;
-    schedule_add_scanned(n->schedule, unit);
+    if (!unit->clustered || !rights_clustered(n->rights))
+        schedule_add_scanned(n->schedule, unit);
 }
 
 static void scan_progress(uint64_t done, uint64_t total, void *ctx)
@@ -261,7 +262,7 @@ static bool open_delivery(struct node *n)
     n->tls = tls_client_new(n->settings->tls.ca_file, why, sizeof(why));
     if (!n->tls)
         return refuse(why);
-    n->rights = rights_new(n->store);
+    n->rights = rights_new(n->store, NULL, NULL);
     n->delivery_env = (struct delivery_env){.store = n->store,
         .rights = n->rights,
         .resolver = n->resolver,

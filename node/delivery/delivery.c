@@ -91,10 +91,8 @@ void outgoing_fail_all(struct delivery *d)
 {
     struct parcel *p = d->loading ? NULL : d->current;
     d->load_failed = d->loading;
-    if (p) {
-        d->current = NULL;
-        fail_parcel(d, p);
-    }
+    if (p)
+        fail_parcel(d, outgoing_let_go(d));
     /* A set-up that failed says nothing of mail that other connections may take: the
      * scheduler fails the line when there are none. */
     while (d->opened_told && (p = outgoing_take_parcel(d)))
@@ -163,7 +161,9 @@ static void timer_fired(struct timer *t)
     if (!d->client)
         return;
     d->in_engine = true;
-    if (d->state == DELIVERY_IDLE && !d->current)
+    if (outgoing_waits_for_right(d))
+        outgoing_look_at_right(d);
+    else if (d->state == DELIVERY_IDLE && !d->current)
         smtp_client_quit(d->client, mono_now());
     else
         smtp_client_tick(d->client, mono_now());

@@ -11,6 +11,8 @@
 #define DEAD_MS 60000
 /* How long one whose STARTTLS fails is spoken to in clear. */
 #define CLEAR_MS 3600000
+/* While a cluster has the say: a lease that comes back tells nobody. */
+#define LOOK_MS 250
 
 static void fill_failure(struct delivery *d, enum err err, const char *text)
 {
@@ -140,7 +142,7 @@ static void connection_ended(struct delivery *d)
         return;
     }
     /* A server that ends an idle connection has done nothing wrong. */
-    bool in_hand = d->current != NULL;
+    bool in_hand = d->current != NULL && !d->gate_refused;
     if (outgoing_salvage(d))
         return;
     outgoing_close(d, in_hand);
@@ -166,6 +168,10 @@ void outgoing_arm(struct delivery *d)
     struct mono at = smtp_client_deadline(d->client);
     if (d->state == DELIVERY_IDLE && !d->current && !d->quitting)
         at = mono_add_ms(mono_now(), d->settings->limits.idle_connection_ms);
+    if (outgoing_waits_for_right(d)) {
+        struct mono look = mono_add_ms(mono_now(), LOOK_MS);
+        at = look.ns < at.ns ? look : at;
+    }
     timer_set(&d->timer, at);
 }
 

@@ -5,12 +5,34 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/random.h"
 #include "node/delivery/parcel_load.h"
 #include "node/delivery/outgoing.h"
 #include "node/delivery/settle.h"
 #include "node/mail/convert8.h"
 
+/* How long a mail whose right is missing is left alone, and how long we wait for it. */
+#define LATER_FIRST_MS 1000
+#define LATER_SPREAD_MS 4000
+#define RIGHT_WAIT_MS 30000
+
 static void start_transaction(struct delivery *d);
+
+struct parcel *outgoing_let_go(struct delivery *d)
+{
+    struct parcel *p = d->current;
+    d->current = NULL;
+    d->asking = false;
+    if (p)
+        rights_leave(&p->attempt);
+    return p;
+}
+
+static struct wall a_little_later(void)
+{
+    return (struct wall){
+        wall_now().ms + LATER_FIRST_MS + (int64_t)random_below(LATER_SPREAD_MS)};
+}
 
 /* --- the next parcel --- */
 
@@ -27,8 +49,7 @@ static void parcel_settled(void *ctx)
 
 static void finish_parcel(struct delivery *d)
 {
-    struct parcel *parcel = d->current;
-    d->current = NULL;
+    struct parcel *parcel = outgoing_let_go(d);
     body_source_end(d->source);
     body_unref(d->converted);
     d->converted = NULL;
@@ -50,7 +71,7 @@ static void come_late(struct delivery *d)
     struct parcel *p = d->current;
     if (d->state != DELIVERY_CLOSED || !p)
         return;
-    d->current = NULL;
+    outgoing_let_go(d);
     if (d->load_failed)
         delivery_fail(d->dl, d->settings, p, &d->last_failure);
     else
@@ -214,14 +235,12 @@ static void describe_attempt(struct delivery *d)
 
 static void open_transaction(struct delivery *d)
 {
-    struct parcel *p = d->current;
     unsigned count = gather_recipients(d);
     if (count == 0) {
         finish_parcel(d);
         outgoing_next_parcel(d);
         return;
     }
-    rights_intent(d->dl->env->rights, &p->attempt, d->tx_index, count);
     fill_tx(d, count);
     begin_body(d);
     d->state = DELIVERY_SENDING;
@@ -328,23 +347,77 @@ static bool needs_conversion(const struct delivery *d)
                strcmp(d->settings->delivery.eight_bit, "convert") == 0);
 }
 
-static void start_transaction(struct delivery *d)
+/* --- the right to the parcel --- */
+
+/* The right is not ours now. What is known of it is settled, the rest goes home. */
+static void leave_for_later(struct delivery *d, struct wall due);
+
+static void right_changed(struct attempt_ticket *t, void *owner)
+{
+    struct delivery *d = t->ctx;
+    (void)owner;
+    if (!d->current || d->current->attempt.ticket != t)
+        return;
+    outgoing_look_at_right(d);
+    outgoing_pump(d);
+}
+
+static enum err begin_attempt(struct delivery *d, struct parcel *p, uint64_t rcpts)
+{
+    struct rights_asker asker = {
+        .reply_to = delivery_loop_mailbox(d->dl), .changed = right_changed, .ctx = d};
+    return rights_begin(d->dl->env->rights, p->id, rcpts, &asker, &p->attempt);
+}
+
+static void granted(struct delivery *d, const struct rights_grant *grant)
 {
     struct parcel *p = d->current;
-    d->move_on = false;
-    if (!p->fates)
-        parcel_begin_fates(p);
-    if (rights_begin(d->dl->env->rights, p->id, &p->attempt) != ERR_OK) {
-        d->current = NULL;
-        send_home(d, p, PARCEL_REQUEUE);
-        smtp_client_quit(d->client, mono_now());
-        return;
-    }
+    p->allowed &= grant->rcpts;
+    p->doubt = grant->doubt;
+    p->cause = grant->cause;
     describe_attempt(d);
     if (needs_conversion(d))
         start_conversion(d);
     else
         open_transaction(d);
+}
+
+static void look_at_grant(struct delivery *d)
+{
+    struct rights_grant grant;
+    enum gate gate = rights_granted(d->dl->env->rights, &d->current->attempt, &grant);
+    if (gate == GATE_WAIT && mono_now().ns < d->wait_until.ns)
+        return;
+    d->asking = false;
+    d->state = DELIVERY_IDLE;
+    if (gate == GATE_OPEN) {
+        granted(d, &grant);
+    } else {
+        leave_for_later(d, a_little_later());
+        outgoing_next_parcel(d);
+    }
+}
+
+static void start_transaction(struct delivery *d)
+{
+    struct parcel *p = d->current;
+    struct wall now = wall_now();
+    uint64_t rcpts = parcel_open_bits(p, now);
+    d->move_on = false;
+    if (!p->fates)
+        parcel_begin_fates(p);
+    if (rcpts == 0 && rights_clustered(d->dl->env->rights)) {
+        leave_for_later(d, (struct wall){now.ms + NOT_ALLOWED_MS});
+        outgoing_next_parcel(d);
+    } else if (begin_attempt(d, p, rcpts) != ERR_OK) {
+        leave_for_later(d, a_little_later());
+        smtp_client_quit(d->client, mono_now());
+    } else {
+        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
+        d->state = DELIVERY_LOADING;
+        d->asking = true;
+        look_at_grant(d);
+    }
 }
 
 enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out)
@@ -359,23 +432,72 @@ void outgoing_engine_final_ready(void *ctx)
 {
     struct delivery *d = ctx;
     d->final_waiting = true;
+    if (d->current->attempt.ticket)
+        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
     outgoing_write_final(d);
+}
+
+bool outgoing_waits_for_right(const struct delivery *d)
+{
+    return d->asking ||
+           (d->final_waiting && d->current && d->current->attempt.ticket != NULL);
+}
+
+static void refuse_final(struct delivery *d)
+{
+    d->final_waiting = false;
+    d->gate_refused = true;
+    smtp_client_final_refused(d->client, mono_now());
+}
+
+/* The right went while a body was on its way: no need to send the rest of it. What has
+ * its dot already waits for the reply, which is a fact whoever owns the mail now. */
+static void stop_if_closed(struct delivery *d)
+{
+    if (d->state != DELIVERY_SENDING || smtp_client_phase(d->client) >= SMTP_PHASE_DOT ||
+        rights_gate(d->dl->env->rights, &d->current->attempt) != GATE_CLOSED)
+        return;
+    d->gate_refused = true;
+    smtp_client_abort(d->client, ERR_GATE_CLOSED, mono_now());
+}
+
+void outgoing_look_at_right(struct delivery *d)
+{
+    bool was_in_engine = d->in_engine;
+    if (!d->client || d->ended || !d->current)
+        return;
+    d->in_engine = true;
+    if (d->asking) {
+        look_at_grant(d);
+    } else if (d->final_waiting) {
+        outgoing_write_final(d);
+    } else {
+        stop_if_closed(d);
+    }
+    d->in_engine = was_in_engine;
 }
 
 void outgoing_write_final(struct delivery *d)
 {
     /* The outcome of the message before must be durable: a crash may then leave at most
      * one message a connection in doubt. */
-    if (d->outcome_pending || !d->final_waiting)
+    if (!d->final_waiting)
         return;
+    if (d->outcome_pending) {
+        if (outgoing_waits_for_right(d) && mono_now().ns >= d->wait_until.ns)
+            refuse_final(d);
+        return;
+    }
     for (;;) {
         struct slice rest = smtp_client_final(d->client);
         size_t n = 0;
         if (rest.len == 0)
             break;
-        if (!rights_gate_open(d->dl->env->rights, &d->current->attempt)) {
-            d->final_waiting = false;
-            smtp_client_final_refused(d->client, mono_now());
+        enum gate gate = rights_gate(d->dl->env->rights, &d->current->attempt);
+        if (gate == GATE_WAIT && mono_now().ns < d->wait_until.ns)
+            return; /* until it changes, or the time is over */
+        if (gate != GATE_OPEN) {
+            refuse_final(d);
             return;
         }
         if (conn_send_direct(d->conn, rest, &n) != ERR_OK) {
@@ -406,6 +528,8 @@ static void note_result(
     unsigned i = d->tx_index[at];
     if (r->too_many)
         return; /* untried: the next transaction takes it */
+    if (d->gate_refused && r->err == ERR_GATE_CLOSED)
+        return; /* not tried: nothing that the next hop or the mail has to answer for */
     parcel_set_fate(p, i, r->err, r->code, r->status, r->text);
     p->fates[i].possible_duplicate = r->possible_duplicate;
     p->fates[i].relayed = !outcome->dsn_passed_on;
@@ -447,8 +571,12 @@ static void close_fates(struct parcel *p)
 bool outgoing_salvage(struct delivery *d)
 {
     struct parcel *p = d->current;
-    if (!p || d->loading)
+    if (!p || d->loading || d->asking)
         return false; /* a read under way sends it home itself */
+    if (d->gate_refused) {
+        leave_for_later(d, a_little_later());
+        return false;
+    }
     if (d->move_on && !d->quitting && hops_next(d, true))
         return true;
     if (p->fates)
@@ -458,20 +586,37 @@ bool outgoing_salvage(struct delivery *d)
 }
 
 /* Recipients of an earlier transaction may have theirs already: to forget that would
- * deliver to them again. Those without a fate are due at once. */
+ * deliver to them again. */
+static bool knows_fates(const struct parcel *p)
+{
+    for (unsigned i = 0; p->fates && i < parcel_rcpt_count(p); i++)
+        if (p->fates[i].tried || p->fates[i].err != ERR_OK)
+            return true;
+    return false;
+}
+
+/* Those without a fate are due at once. */
 void outgoing_leave_parcel(struct delivery *d)
 {
-    struct parcel *p = d->current;
-    bool known = false;
-    if (!p || d->loading)
+    if (!d->current || d->loading)
         return;
-    for (unsigned i = 0; p->fates && i < parcel_rcpt_count(p); i++)
-        known = known || p->fates[i].tried || p->fates[i].err != ERR_OK;
-    if (known) {
+    if (knows_fates(d->current)) {
+        close_fates(d->current);
+        finish_parcel(d);
+    } else {
+        send_home(d, outgoing_let_go(d), PARCEL_REQUEUE);
+    }
+}
+
+static void leave_for_later(struct delivery *d, struct wall due)
+{
+    struct parcel *p = d->current;
+    d->gate_refused = false;
+    p->not_before = p->next_due = due;
+    if (knows_fates(p)) {
         close_fates(p);
         finish_parcel(d);
     } else {
-        d->current = NULL;
-        send_home(d, p, PARCEL_REQUEUE);
+        send_home(d, outgoing_let_go(d), PARCEL_LATER);
     }
 }

@@ -19,7 +19,8 @@ enum delivery_state {
     DELIVERY_LOOKING_UP, /* the addresses of a hop */
     DELIVERY_CONNECTING, /* TCP, or the set-up up to the first `ready` */
     DELIVERY_IDLE,       /* ready, nothing in hand */
-    DELIVERY_LOADING,    /* the parcel in hand is being read from disk */
+    DELIVERY_LOADING,    /* the parcel in hand is being read from disk, or its right is
+                            asked for */
     DELIVERY_SENDING,    /* a transaction runs */
     DELIVERY_CLOSED,     /* only waits for its release */
 };
@@ -41,8 +42,11 @@ struct delivery {
     struct parcel *line, **line_tail; /* waiting, untouched */
     unsigned line_count, batch;
     struct parcel *current;
-    bool loading;     /* a helper has the one in hand */
-    bool load_failed; /* no hop was left while it did */
+    bool loading;           /* a helper has the one in hand */
+    bool load_failed;       /* no hop was left while it did */
+    bool asking;            /* for the right to the one in hand */
+    bool gate_refused;      /* the dot was not written: the right is gone */
+    struct mono wait_until; /* for the right, or at the gate */
 
     /* which hop and address */
     uint8_t order[ROUTE_HOPS_MAX];
@@ -109,6 +113,12 @@ void outgoing_engine_done(void *ctx, const struct smtp_outcome *outcome);
 enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out);
 void outgoing_engine_final_ready(void *ctx);
 void outgoing_write_final(struct delivery *d);
+/* The right of the parcel in hand, or the gate, may have changed. */
+void outgoing_look_at_right(struct delivery *d);
+/* A cluster decides when it goes on: look again soon, whatever the engine waits for. */
+bool outgoing_waits_for_right(const struct delivery *d);
+/* The parcel in hand is no longer ours to hear of. */
+struct parcel *outgoing_let_go(struct delivery *d);
 /* The connection is gone; what of the parcel in hand? True: it goes on at the next hop.
  */
 bool outgoing_salvage(struct delivery *d);

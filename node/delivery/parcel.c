@@ -15,6 +15,7 @@ struct parcel *parcel_new(struct sched_unit *unit, struct unit_id id, struct mes
     parcel->id = id;
     parcel->hot = hot ? message_ref(hot) : NULL;
     parcel->tls = "";
+    parcel->allowed = UINT64_MAX;
     return parcel;
 }
 
@@ -53,8 +54,31 @@ struct rcpt_record parcel_rcpt(const struct parcel *parcel, unsigned i)
         .rcpt = parcel_unit(parcel)->rcpts[i], .state = RCPT_QUEUED};
 }
 
+uint64_t parcel_rcpt_bit(const struct parcel *parcel, unsigned i)
+{
+    return rights_bit(parcel->record ? parcel->record->rcpts[i].rcpt.index
+                                     : parcel_unit(parcel)->rcpts[i].index);
+}
+
+uint64_t parcel_open_bits(const struct parcel *parcel, struct wall now)
+{
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < parcel_rcpt_count(parcel); i++)
+        if (parcel_rcpt_open(parcel, i, now))
+            bits |= parcel_rcpt_bit(parcel, i);
+    return bits;
+}
+
+bool parcel_rcpt_allowed(const struct parcel *parcel, unsigned i)
+{
+    return parcel->allowed == UINT64_MAX ||
+           (parcel->allowed & parcel_rcpt_bit(parcel, i)) != 0;
+}
+
 bool parcel_rcpt_open(const struct parcel *parcel, unsigned i, struct wall now)
 {
+    if (!parcel_rcpt_allowed(parcel, i))
+        return false;
     if (!parcel->record)
         return true;
     const struct rcpt_record *r = &parcel->record->rcpts[i];

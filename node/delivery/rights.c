@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "node/delivery/rights.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "node/delivery/rights_internal.h"
 
 #define DAY_MS INT64_C(86400000)
 #define BEHIND_MS INT64_C(600000)
-
-struct rights {
-    struct store *store;
-    uint32_t epoch;
-    atomic_bool gate_open;
-    atomic_uint attempts;
-    /* Wall time less BOOTTIME when the clock was last known good: from then on wall time
-     * must advance as BOOTTIME does. 0: it never was. */
-    _Atomic int64_t good_offset_ms;
-};
 
 static void trust_from(struct rights *r, struct wall now)
 {
@@ -25,25 +15,40 @@ static void trust_from(struct rights *r, struct wall now)
     atomic_store_explicit(&r->good_offset_ms, offset ? offset : 1, memory_order_relaxed);
 }
 
-struct rights *rights_new(struct store *store)
+struct rights *rights_new(
+    struct store *store, const struct rights_backend *backend, void *ctx)
 {
     struct rights *r = mem_zalloc(sizeof(*r));
     struct store_identity who = store_identity(store);
     r->store = store;
+    r->backend = backend;
+    r->ctx = ctx;
     r->epoch = who.epoch;
     struct wall now = wall_now();
     /* A new store has nothing that could have aged. */
     if (who.last_commit.ms == 0 || (now.ms >= who.last_commit.ms - BEHIND_MS &&
                                        now.ms <= who.last_commit.ms + DAY_MS))
         trust_from(r, now);
-    atomic_init(&r->gate_open, true);
+    atomic_init(&r->accept, backend ? ERR_COPIES_UNAVAILABLE : ERR_OK);
     return r;
+}
+
+void rights_bind(struct rights *r, void *ctx)
+{
+    r->ctx = ctx;
 }
 
 void rights_free(struct rights *r)
 {
     free(r);
 }
+
+bool rights_clustered(const struct rights *r)
+{
+    return r->backend != NULL;
+}
+
+/* --- accept --- */
 
 static void accept_stored(struct store_op *op, void *owner)
 {
@@ -56,53 +61,85 @@ static void accept_stored(struct store_op *op, void *owner)
 void rights_accept(struct rights *r, struct rights_accept *a)
 {
     a->rights = r;
+    if (r->backend) {
+        r->backend->accept(r->ctx, a);
+        return;
+    }
     a->store.op.kind = STORE_OP_ACCEPT;
     a->store.op.reply_to = a->reply_to;
     a->store.op.done = accept_stored;
     store_submit(r->store, &a->store.op);
 }
 
-enum err rights_begin(struct rights *r, struct unit_id unit, struct attempt *out)
+/* --- an attempt --- */
+
+enum err rights_begin(struct rights *r, struct unit_id unit, uint64_t rcpts,
+    const struct rights_asker *asker, struct attempt *a)
 {
+    if (a->id || a->ticket)
+        return ERR_OK;
     if (!rights_may_deliver(r))
         return ERR_RIGHT_MISSING;
+    *a = (struct attempt){.unit = unit};
+    if (r->backend) {
+        a->ticket = ticket_new(unit, rcpts, asker);
+        r->backend->begin(r->ctx, ticket_ref(a->ticket));
+        return ERR_OK;
+    }
     uint32_t count = atomic_fetch_add_explicit(&r->attempts, 1, memory_order_relaxed) + 1;
-    *out = (struct attempt){
-        .unit = unit, .id = (uint64_t)r->epoch << 32 | count, .epoch = r->epoch};
+    a->id = (uint64_t)r->epoch << 32 | count;
+    a->epoch = r->epoch;
     return ERR_OK;
 }
 
-void rights_intent(
-    struct rights *r, struct attempt *a, const uint16_t *rcpts, unsigned count)
+void rights_leave(struct attempt *a)
 {
-    (void)r;
-    (void)rcpts;
-    (void)count;
-    /* No other holder exists that could have to know. */
-    a->intent_acked = true;
+    if (a->ticket)
+        a->ticket->ctx = NULL;
 }
 
-bool rights_gate_open(const struct rights *r, const struct attempt *a)
+void rights_end(struct rights *r, struct attempt *a, bool tried_nothing)
 {
-    return a->intent_acked && a->epoch == r->epoch &&
-           atomic_load_explicit(&r->gate_open, memory_order_acquire);
+    struct attempt_ticket *t = a->ticket;
+    bool outcome_known = !tried_nothing && a->id != 0;
+    *a = (struct attempt){.unit = a->unit};
+    if (!t)
+        return;
+    t->ctx = NULL;
+    if (outcome_known)
+        ticket_unref(t);
+    else
+        r->backend->gone(r->ctx, t);
 }
 
-void rights_outcome(struct rights *r, struct store_settle *settle)
+/* --- outcomes --- */
+
+void rights_settle_facts(struct rights_settle *settle)
 {
-    settle->op.kind = STORE_OP_SETTLE;
-    store_submit(r->store, &settle->op);
+    settle->delivered = settle->failed = settle->doubt = 0;
+    for (unsigned i = 0; i < settle->store.rcpt_count; i++) {
+        const struct rcpt_record *rec = &settle->store.rcpts[i];
+        uint64_t bit = rights_bit(rec->rcpt.index);
+        settle->tried |= settle->attempt_id ? bit : 0;
+        if (rec->state == RCPT_DELIVERED)
+            settle->delivered |= bit;
+        else if (rcpt_state_is_final(rec->state))
+            settle->failed |= bit;
+        else if (rec->state == RCPT_IN_DOUBT)
+            settle->doubt |= bit;
+    }
 }
 
-void rights_close_gate(struct rights *r)
+void rights_outcome(struct rights *r, struct rights_settle *settle)
 {
-    atomic_store_explicit(&r->gate_open, false, memory_order_release);
+    settle->store.op.kind = STORE_OP_SETTLE;
+    if (r->backend)
+        r->backend->outcome(r->ctx, settle);
+    else
+        store_submit(r->store, &settle->store.op);
 }
 
-bool rights_may_deliver(const struct rights *r)
-{
-    return atomic_load_explicit(&r->gate_open, memory_order_acquire);
-}
+/* --- the clock --- */
 
 bool rights_clock_trusted(const struct rights *r, struct wall now)
 {

@@ -230,6 +230,14 @@ static void unit_deferred(
     schedule_unit_wait(s, unit, parcel->next_due.ms);
 }
 
+/* What is in memory is still good: nothing was tried. */
+static void unit_later(
+    struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
+{
+    unit->place = UNIT_WAITING;
+    schedule_unit_wait(s, unit, parcel->next_due.ms);
+}
+
 /* The message was read: now all that rules look at is known. */
 static void unit_rerouted(
     struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
@@ -266,6 +274,8 @@ static void parcel_home(struct mail *mail, void *owner)
         unit_gone(s, unit);
     } else if (parcel->result == PARCEL_DEFERRED) {
         unit_deferred(s, unit, parcel);
+    } else if (parcel->result == PARCEL_LATER) {
+        unit_later(s, unit, parcel);
     } else if (parcel->result == PARCEL_REROUTE) {
         unit_rerouted(s, unit, parcel);
     } else {
@@ -279,6 +289,8 @@ static void parcel_home(struct mail *mail, void *owner)
 void schedule_parcel_home(struct schedule *s, struct parcel *parcel)
 {
     parcel->schedule = s;
+    /* What was settled has ended its attempt with the outcome. */
+    rights_end(s->env->rights, &parcel->attempt, true);
     mailbox_post(loop_mailbox(s->loop), &parcel->mail, parcel_home);
 }
 

@@ -156,11 +156,16 @@ static void write_records(struct settlement *t)
         done = false;
         if (rec.state == RCPT_IN_DOUBT && p->in_doubt < UINT16_MAX)
             p->in_doubt++;
-        if (rec.next_due.ms < due)
-            due = rec.next_due.ms;
+        int64_t its = rec.next_due.ms;
+        if (!parcel_rcpt_allowed(p, i) && its < t->now.ms + NOT_ALLOWED_MS)
+            its = t->now.ms + NOT_ALLOWED_MS;
+        if (its < due)
+            due = its;
     }
-    t->store.unit_done = done;
-    t->store.next_due = (struct wall){done ? 0 : due};
+    if (due < p->not_before.ms)
+        due = p->not_before.ms;
+    t->outcome.store.unit_done = done;
+    t->outcome.store.next_due = (struct wall){done ? 0 : due};
 }
 
 /* --- durable --- */
@@ -168,14 +173,15 @@ static void write_records(struct settlement *t)
 static void outcome_durable(struct store_op *op, void *owner)
 {
     struct store_settle *stored = CONTAINER_OF(op, struct store_settle, op);
-    struct settlement *t = CONTAINER_OF(stored, struct settlement, store);
+    struct rights_settle *outcome = CONTAINER_OF(stored, struct rights_settle, store);
+    struct settlement *t = CONTAINER_OF(outcome, struct settlement, outcome);
     struct parcel *p = t->parcel;
     const struct delivery_env *env = delivery_loop_env(t->dl);
     void (*settled)(void *) = t->settled;
     void *ctx = t->ctx;
     (void)owner;
-    p->result = t->store.unit_done ? PARCEL_SETTLED : PARCEL_DEFERRED;
-    p->next_due = t->store.next_due;
+    p->result = t->outcome.store.unit_done ? PARCEL_SETTLED : PARCEL_DEFERRED;
+    p->next_due = t->outcome.store.next_due;
     if (op->result == ERR_STORE_NOT_FOUND)
         p->result = PARCEL_SETTLED; /* removed meanwhile by an operator */
     if (op->result == ERR_OK && t->dsn_count > 0) {
@@ -193,14 +199,21 @@ static void outcome_durable(struct store_op *op, void *owner)
 void settlement_store(struct settlement *t)
 {
     const struct delivery_env *env = delivery_loop_env(t->dl);
-    t->store.op.reply_to = delivery_loop_mailbox(t->dl);
-    t->store.op.done = outcome_durable;
-    t->store.unit = t->parcel->id;
-    t->store.rcpts = t->records;
-    t->store.rcpt_count = (uint16_t)t->record_count;
-    t->store.dsns = t->dsns;
-    t->store.dsn_count = t->dsn_count;
-    rights_outcome(env->rights, &t->store);
+    struct store_settle *store = &t->outcome.store;
+    struct parcel *p = t->parcel;
+    store->op.reply_to = delivery_loop_mailbox(t->dl);
+    store->op.done = outcome_durable;
+    store->unit = p->id;
+    store->rcpts = t->records;
+    store->rcpt_count = (uint16_t)t->record_count;
+    store->dsns = t->dsns;
+    store->dsn_count = t->dsn_count;
+    t->outcome.attempt_id = p->attempt.id;
+    if (p->attempt.id && p->allowed != UINT64_MAX)
+        t->outcome.tried = p->allowed;
+    rights_settle_facts(&t->outcome);
+    rights_outcome(env->rights, &t->outcome);
+    rights_end(env->rights, &p->attempt, false);
 }
 
 void settlement_free(struct settlement *t)

@@ -10,7 +10,7 @@
 #define SETTLEMENT_DSNS 4
 
 struct settlement {
-    struct store_settle store;
+    struct rights_settle outcome;
     struct delivery_loop *dl;
     struct settings *settings;
     struct parcel *parcel;

@@ -81,7 +81,9 @@ enum err transaction_begin(struct intake_loop *il, struct intake_config *config,
 {
     struct intake *in = il->intake;
     uint64_t first = first_reservation(params->size);
-    enum err e = store_admit(in->deps.store, params->size);
+    enum err e = rights_may_accept(in->deps.rights);
+    if (e == ERR_OK)
+        e = store_admit(in->deps.store, params->size);
     if (e != ERR_OK)
         return e;
     if (!intake_reserve(in, first, config->settings->queue.memory_bytes))
@@ -336,6 +338,10 @@ static void answer(struct transaction *t, enum err result, struct msg_id id)
     struct smtp_request *r = t->request;
     char text[sizeof("queued as ") + MSG_ID_TEXT] = "queued as ";
     t->request = NULL;
+    if (result == ERR_OUTCOME_UNKNOWN) {
+        smtp_answer_close(r);
+        return;
+    }
     if (result != ERR_OK) {
         smtp_answer_err(r, result);
         return;

@@ -223,6 +223,9 @@ bool smtp_server_in_message(const struct smtp_server *s);
  * may hold LF for several lines and is cleaned of what could inject. 421 closes the
  * session. */
 void smtp_answer(struct smtp_request *r, int code, const char *status, struct slice text);
+/* No reply at all: the connection is closed, and the client cannot know. What else it is
+ * told would be a promise or a refusal. */
+void smtp_answer_close(struct smtp_request *r);
 /* With the code, status and text of the error's row. */
 void smtp_answer_err(struct smtp_request *r, enum err e);
 /* 334 with these bytes in base64; to auth_start and auth_response only. */

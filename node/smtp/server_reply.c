@@ -199,6 +199,13 @@ void smtp_answer(struct smtp_request *r, int code, const char *status, struct sl
     answered(s, code);
 }
 
+void smtp_answer_close(struct smtp_request *r)
+{
+    struct smtp_server *s = take_back(r);
+    if (s)
+        answered(s, 421); /* what a 421 does, without saying it */
+}
+
 void smtp_answer_err(struct smtp_request *r, enum err e)
 {
     smtp_answer(r, err_code(e), err_status(e), slice_str(err_text(e)));

@@ -89,7 +89,7 @@ static inline void start(const char *yaml)
     w.conns = conns_new(w.loop);
     timer_init(&w.guard, w.loop, guard_fired);
     w.store = store_open_ram(64 << 20);
-    w.rights = rights_new(w.store);
+    w.rights = rights_new(w.store, NULL, NULL);
     w.helpers = workers_new(1, 100, "helper");
     w.settings = parse(yaml);
     struct intake_deps deps = {.loops = &w.loop,
