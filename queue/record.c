@@ -161,7 +161,18 @@ void unit_row_make(struct unit_row *row, const struct message *m,
     pb->helo = borrow(m->helo);
     pb->why = borrow(m->why);
     pb->changed_ms = author->now.ms;
-    make_rights(row, author);
+    if (!author->clustered)
+        make_rights(row, author);
+}
+
+void unit_row_make_again(
+    struct unit_row *row, const struct unit_record *u, const struct row_author *author)
+{
+    unit_row_make(row, u->message, &u->message->units[0], author);
+    row->pb.open_rcpts = row->pb.rcpt_count = u->rcpt_count;
+    row->pb.next_due_ms = u->next_due.ms;
+    row->pb.held = u->held;
+    row->pb.hold_reason = borrow(slice_head(u->hold_reason, 500));
 }
 
 static void make_recipient(Baton__Disk__Rcpt *row, const struct recipient *r)
@@ -229,6 +240,12 @@ Baton__Disk__Rcpt *rcpt_row_unpack(struct arena *arena, struct slice bytes)
 Baton__Disk__Meta *meta_row_unpack(struct arena *arena, struct slice bytes)
 {
     return (Baton__Disk__Meta *)unpack(&baton__disk__meta__descriptor, arena, bytes);
+}
+
+Baton__Disk__Quarantined *quar_row_unpack(struct arena *arena, struct slice bytes)
+{
+    return (Baton__Disk__Quarantined *)unpack(
+        &baton__disk__quarantined__descriptor, arena, bytes);
 }
 
 static bool read_varint(struct slice *bytes, uint64_t *out)

@@ -52,6 +52,7 @@ struct row_author {
     uint64_t node_id;
     uint32_t epoch;
     struct wall now;
+    bool clustered; /* its rights are in a row of the cluster: none in this one */
 };
 /* The unit's row; `holder` and `holders` are room for the list of holders. All borrow. */
 struct unit_row {
@@ -61,6 +62,10 @@ struct unit_row {
 };
 void unit_row_make(struct unit_row *row, const struct message *m,
     const struct message_unit *u, const struct row_author *author);
+/* The same for a unit that has a history: all but its counts, which say that all
+ * recipients are open. */
+void unit_row_make_again(
+    struct unit_row *row, const struct unit_record *u, const struct row_author *author);
 void rcpt_row_make(Baton__Disk__Rcpt *row, const struct rcpt_record *r, struct wall now);
 /* A new recipient, due at once. */
 void rcpt_row_make_new(
@@ -70,6 +75,7 @@ void rcpt_row_make_new(
 Baton__Disk__Unit *unit_row_unpack(struct arena *arena, struct slice bytes);
 Baton__Disk__Rcpt *rcpt_row_unpack(struct arena *arena, struct slice bytes);
 Baton__Disk__Meta *meta_row_unpack(struct arena *arena, struct slice bytes);
+Baton__Disk__Quarantined *quar_row_unpack(struct arena *arena, struct slice bytes);
 
 /* Reads the fields in front without unpacking: of a Unit 1 to 9, of a Rcpt its state. */
 struct row_head {
@@ -82,6 +88,12 @@ enum { UNIT_SIZE = 8, UNIT_ROWS };
 static inline enum rcpt_state row_head_rcpt_state(const struct row_head *h)
 {
     return (enum rcpt_state)(h->field[1] & 7);
+}
+
+/* Was it written with a row of the cluster beside it? */
+static inline bool unit_row_is_clustered(const Baton__Disk__Unit *u)
+{
+    return u->term == 0;
 }
 
 /* Builds what readers get: a message of its own with one unit. Bytes are copied. */

@@ -11,9 +11,6 @@
 #include "base/metrics.h"
 #include "queue/store_internal.h"
 
-/* A unit's and a recipient's row in their tables, half-filled pages included. */
-#define ROW_OVERHEAD_BYTES 512u
-
 /* Gathering: see there. */
 #define GATHER_MS_MAX 1u
 #define GATHER_OPS 48u
@@ -31,6 +28,14 @@ static void take_op(struct mail *mail, void *owner)
     s->end = &op->next;
 }
 
+uint64_t store_dsn_bytes(const struct store_settle *e)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < e->dsn_count; i++)
+        bytes += store_message_bytes(e->dsns[i], 0);
+    return bytes;
+}
+
 uint64_t store_message_bytes(const struct message *m, uint32_t row)
 {
     uint64_t done = (uint64_t)row * BODY_ROW_BYTES;
@@ -42,7 +47,6 @@ uint64_t store_message_bytes(const struct message *m, uint32_t row)
 
 static uint64_t op_bytes(struct store_op *op)
 {
-    uint64_t bytes = ROW_OVERHEAD_BYTES;
     if (op->kind == STORE_OP_ACCEPT) {
         struct store_accept *a = CONTAINER_OF(op, struct store_accept, op);
         return store_message_bytes(a->message, a->rows_on_disk);
@@ -53,10 +57,11 @@ static uint64_t op_bytes(struct store_op *op)
     }
     if (op->kind == STORE_OP_SETTLE) {
         struct store_settle *e = CONTAINER_OF(op, struct store_settle, op);
-        for (unsigned i = 0; i < e->dsn_count; i++)
-            bytes += store_message_bytes(e->dsns[i], 0);
+        return ROW_OVERHEAD_BYTES + store_dsn_bytes(e);
     }
-    return bytes;
+    if (op->kind == STORE_OP_CLUSTER)
+        return store_cluster_bytes(CONTAINER_OF(op, struct store_cluster, op));
+    return ROW_OVERHEAD_BYTES;
 }
 
 static unsigned take_batch(struct store *s)
@@ -126,14 +131,22 @@ static void note_rate(struct store *s, unsigned ops, struct mono began)
     s->batch_at = began;
 }
 
+static void note_oldest(struct store *s, const struct store_op *op)
+{
+    atomic_store_explicit(
+        &s->oldest_ns, op ? op->submitted_at.ns : 0, memory_order_relaxed);
+}
+
 static void run_batch(struct store *s, unsigned count)
 {
     struct mono began = mono_now();
     note_rate(s, count, began);
+    note_oldest(s, count ? s->batch[0] : NULL);
     s->backend->run(s, s->batch, count);
     count_batch(s, count, mono_now().ns - began.ns);
     for (unsigned i = 0; i < count; i++)
         mailbox_post(s->batch[i]->reply_to, &s->batch[i]->mail, answer_op);
+    note_oldest(s, s->first);
 }
 
 static void *writer_main(void *arg)
@@ -161,6 +174,7 @@ void store_init(struct store *s, const struct store_backend *backend, uint64_t q
     s->end = &s->first;
     s->quota = quota;
     s->intake_limit = quota / 10 * 7;
+    s->copy_limit = quota / 10 * 8;
     s->batch_bytes = quota / 16 < STORE_BATCH_BYTES ? quota / 16 : STORE_BATCH_BYTES;
     atomic_init(&s->disk_grows, true);
     atomic_flag_clear(&s->nudged);
@@ -229,16 +243,28 @@ int64_t store_clock_step(struct store *s, struct wall now)
 
 /* --- room and counters --- */
 
-bool store_has_room(const struct store *s, uint64_t bytes, uint64_t batched)
+bool store_has_room(const struct store *s, uint64_t bytes, uint64_t batched, bool copy)
 {
     uint64_t used = atomic_load_explicit(&s->counters.used, memory_order_relaxed);
+    uint64_t limit = copy ? s->copy_limit : s->intake_limit;
     return atomic_load_explicit(&s->disk_grows, memory_order_relaxed) &&
-           used + batched <= s->intake_limit && bytes <= s->intake_limit - used - batched;
+           used + batched <= limit && bytes <= limit - used - batched;
 }
 
 enum err store_admit(const struct store *s, uint64_t bytes)
 {
-    return store_has_room(s, bytes, 0) ? ERR_OK : ERR_STORE_FULL;
+    return store_has_room(s, bytes, 0, false) ? ERR_OK : ERR_STORE_FULL;
+}
+
+enum err store_admit_copy(const struct store *s, uint64_t bytes)
+{
+    return store_has_room(s, bytes, 0, true) ? ERR_OK : ERR_STORE_FULL;
+}
+
+int64_t store_commit_age_ms(const struct store *s)
+{
+    int64_t since = atomic_load_explicit(&s->oldest_ns, memory_order_relaxed);
+    return since ? mono_diff_ms(mono_now(), (struct mono){since}) : 0;
 }
 
 static void add_signed(_Atomic uint64_t *counter, int64_t amount)
@@ -277,7 +303,10 @@ void store_stats(const struct store *s, struct store_stats *out)
         .operations = atomic_load(&c->operations),
         .commit_ns_total = atomic_load(&c->commit_ns_total),
         .commit_ns_max = atomic_load(&c->commit_ns_max),
-        .intake_open = store_has_room(s, 0, 0)};
+        .rows = atomic_load(&c->rows),
+        .intake_open = store_has_room(s, 0, 0, false),
+        .copies_open = store_has_room(s, 0, 0, true),
+        .disk_full = !atomic_load(&s->disk_grows)};
 }
 
 /* --- doors --- */
@@ -287,7 +316,7 @@ struct store_identity store_identity(const struct store *s)
     return s->identity;
 }
 
-static void check_accept(const struct message *m)
+void store_check_message(const struct message *m)
 {
     INVARIANT(m->unit_count > 0 && m->unit_count <= UINT16_MAX + 1u);
     for (unsigned i = 0; i < m->unit_count; i++)
@@ -298,8 +327,14 @@ void store_submit(struct store *s, struct store_op *op)
 {
     INVARIANT(op->reply_to && op->done);
     op->result = ERR_OK;
+    op->submitted_at = mono_now();
     if (op->kind == STORE_OP_ACCEPT) {
-        check_accept(CONTAINER_OF(op, struct store_accept, op)->message);
+        store_check_message(CONTAINER_OF(op, struct store_accept, op)->message);
+    } else if (op->kind == STORE_OP_CLUSTER) {
+        store_check_cluster(CONTAINER_OF(op, struct store_cluster, op));
+    } else if (op->kind == STORE_OP_QUAR) {
+        struct store_quar *q = CONTAINER_OF(op, struct store_quar, op);
+        store_check_rows(q->rows, q->row_count);
     } else if (op->kind == STORE_OP_BODY_ROWS) {
         /* Found here, in the body's own thread: the head of the chain may move later. */
         struct store_body_rows *r = CONTAINER_OF(op, struct store_body_rows, op);
@@ -308,15 +343,11 @@ void store_submit(struct store *s, struct store_op *op)
     mailbox_post(s->box, &op->mail, take_op);
 }
 
-/* The scan runs where the operations run, so that all of a store's inside has one thread.
- */
-struct scan_call {
+/* Scans run where the operations run, so that all of a store's inside has one thread. */
+struct writer_call {
     struct mail mail;
-    void (*unit)(const struct scan_unit *u, void *ctx);
-    void (*progress)(uint64_t done, uint64_t total, void *ctx);
+    void (*run)(struct store *s, void *ctx);
     void *ctx;
-    struct scan_result *out;
-    enum err result;
     bool ended;
     /* Not a mailbox: whoever posts to one still touches it when the receiver may free it.
      */
@@ -324,15 +355,42 @@ struct scan_call {
     pthread_cond_t changed;
 };
 
-static void take_scan(struct mail *mail, void *owner)
+static void take_call(struct mail *mail, void *owner)
 {
-    struct store *s = owner;
-    struct scan_call *call = CONTAINER_OF(mail, struct scan_call, mail);
-    call->result = s->backend->scan(s, call->unit, call->progress, call->ctx, call->out);
+    struct writer_call *call = CONTAINER_OF(mail, struct writer_call, mail);
+    call->run(owner, call->ctx);
     pthread_mutex_lock(&call->lock);
     call->ended = true;
     pthread_cond_signal(&call->changed);
     pthread_mutex_unlock(&call->lock);
+}
+
+void store_call(struct store *s, void (*run)(struct store *s, void *ctx), void *ctx)
+{
+    struct writer_call call = {.run = run, .ctx = ctx};
+    pthread_mutex_init(&call.lock, NULL);
+    pthread_cond_init(&call.changed, NULL);
+    mailbox_post(s->box, &call.mail, take_call);
+    pthread_mutex_lock(&call.lock);
+    while (!call.ended)
+        pthread_cond_wait(&call.changed, &call.lock);
+    pthread_mutex_unlock(&call.lock);
+    pthread_cond_destroy(&call.changed);
+    pthread_mutex_destroy(&call.lock);
+}
+
+struct scan_call {
+    void (*unit)(const struct scan_unit *u, void *ctx);
+    void (*progress)(uint64_t done, uint64_t total, void *ctx);
+    void *ctx;
+    struct scan_result *out;
+    enum err result;
+};
+
+static void run_scan(struct store *s, void *ctx)
+{
+    struct scan_call *c = ctx;
+    c->result = s->backend->scan(s, c->unit, c->progress, c->ctx, c->out);
 }
 
 enum err store_scan(struct store *s, void (*unit)(const struct scan_unit *u, void *ctx),
@@ -341,15 +399,7 @@ enum err store_scan(struct store *s, void (*unit)(const struct scan_unit *u, voi
 {
     struct scan_call call = {.unit = unit, .progress = progress, .ctx = ctx, .out = out};
     *out = (struct scan_result){0};
-    pthread_mutex_init(&call.lock, NULL);
-    pthread_cond_init(&call.changed, NULL);
-    mailbox_post(s->box, &call.mail, take_scan);
-    pthread_mutex_lock(&call.lock);
-    while (!call.ended)
-        pthread_cond_wait(&call.changed, &call.lock);
-    pthread_mutex_unlock(&call.lock);
-    pthread_cond_destroy(&call.changed);
-    pthread_mutex_destroy(&call.lock);
+    store_call(s, run_scan, &call);
     return call.result;
 }
 

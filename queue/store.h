@@ -111,6 +111,7 @@ struct store_body_rows {
     struct msg_id id;
     struct body *body; /* borrowed; may grow meanwhile, rows named here must stay */
     uint32_t first_row, row_count; /* first_row: behind the rows written so far */
+    bool copy;                     /* of another node's mail: may take 80 % */
     struct body_row_cursor at;     /* the store's */
 };
 struct store_body_drop {
@@ -174,11 +175,11 @@ struct store_row {
  * is in: recipients and the share of the body; not there is fine), `aside` (the same, but
  * the mail goes to the quarantine), `rows`. At most one of `message` and `copy`.
  *
- * A copy brings a body in memory (message->body), or has its first rows on disk
- * (STORE_OP_BODY_ROWS under the message's id, rows_on_disk), or shares the one that came
- * with another unit of its message. A unit that is here already gets the copy's head;
- * final states stay as in STORE_OP_SETTLE, and the body stays. At most UNIT_RCPTS_MAX
- * recipients, their indices ascending.
+ * A copy comes with its row, and brings a body in memory (message->body), or has its
+ * first rows on disk (STORE_OP_BODY_ROWS under the message's id, rows_on_disk), or shares
+ * the one that came with another unit of its message. A unit that is here already gets
+ * the copy's head; final states stay as in STORE_OP_SETTLE, and the body stays. At most
+ * UNIT_RCPTS_MAX recipients, their indices ascending.
  *
  * All of it or nothing. ERR_STORE_FULL: with `may_fail` and no room (a copy may take up
  * to 80 % of the quota, a message 70 %); without `may_fail` the reserve is used, and the

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/random.h"
 
-#define TABLES_MAX 24 /* the cluster's come on top of ours */
+#define TABLES_MAX 24
 #define READERS_MAX 256
 #define ALLOCATE_STEP_MAX (UINT64_C(64) << 20)
 #define ALLOCATE_STEP_MIN (UINT64_C(1) << 20)
@@ -32,7 +32,11 @@ static const char *const table_names[TABLE_COUNT] = {
     [TABLE_GONE] = "gone",
     [TABLE_TOMB] = "tomb",
     [TABLE_QUAR] = "quar",
+    [TABLE_NODE] = "node",
+    [TABLE_UNIT] = "unit",
+    [TABLE_MORE] = "more",
 };
+_Static_assert(TABLE_COUNT <= TABLES_MAX, "LMDB is told how many tables there are");
 
 void lmdb_die(const struct lmdb_store *s, const char *doing, int rc)
 {
@@ -49,6 +53,7 @@ void lmdb_begin(struct lmdb_store *s)
     if (rc)
         lmdb_die(s, "begin", rc);
     s->free_pages = LMDB_FREE_PAGES_MAX;
+    s->delta = (struct store_delta){0};
     s->author.now = wall_now();
 }
 
@@ -84,6 +89,7 @@ void lmdb_measure(struct lmdb_store *s)
     atomic_store_explicit(&c->bodies, entries[TABLE_BREF], memory_order_relaxed);
     atomic_store_explicit(&c->body_rows, entries[TABLE_BODY], memory_order_relaxed);
     atomic_store_explicit(&c->quarantined, entries[TABLE_QUAR], memory_order_relaxed);
+    atomic_store_explicit(&c->rows, entries[TABLE_UNIT], memory_order_relaxed);
 }
 
 /* A full disk is no reason to refuse mail for which our own file has room: pages on the
@@ -365,7 +371,8 @@ static void begin_epoch(struct lmdb_store *s)
     id->node_id = s->meta.node_id;
     id->node32 = (uint32_t)s->meta.node_id;
     id->schema = s->meta.schema;
-    s->author = (struct row_author){s->meta.node_id, s->meta.epoch, wall_now()};
+    s->author = (struct row_author){
+        .node_id = s->meta.node_id, .epoch = s->meta.epoch, .now = wall_now()};
     atomic_store(&s->base.last_commit_ms, s->meta.last_commit_ms);
 }
 
@@ -483,4 +490,8 @@ const struct store_backend store_lmdb_backend = {.run = lmdb_run,
     .read_rows = lmdb_read_rows,
     .body_info = lmdb_body_info,
     .list_ids = lmdb_list_ids,
-    .read_meta = lmdb_read_meta};
+    .read_meta = lmdb_read_meta,
+    .scan_rows = lmdb_scan_rows,
+    .read_row = lmdb_read_row,
+    .next_quar = lmdb_next_quar,
+    .read_quar = lmdb_read_quar};

@@ -30,6 +30,10 @@ enum table {
     TABLE_GONE,
     TABLE_TOMB,
     TABLE_QUAR,
+    /* Their numbers are in keys of TABLE_QUAR: new ones at the end. */
+    TABLE_NODE,
+    TABLE_UNIT,
+    TABLE_MORE,
     TABLE_COUNT
 };
 
@@ -55,6 +59,8 @@ struct lmdb_store {
     uint64_t bytes;      /* that it has taken in */
     struct store_delta delta;
     struct row_author author;
+    const struct store_row *rows; /* of the operation under way */
+    unsigned row_count;
     bool sweeping; /* there are rows in TABLE_GONE */
 
     /* Preallocation. */
@@ -112,6 +118,16 @@ void lmdb_run(struct store *base, struct store_op **ops, unsigned count);
 /* Deletes marked bodies, as many pages as may be freed. */
 int lmdb_sweep(struct lmdb_store *s);
 
+/* Refusals of lmdb_accept. */
+enum err lmdb_may_accept(
+    struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk) MUST_CHECK;
+/* What is said to be on disk of a body must be: ERR_OK or the refusal. */
+enum err lmdb_may_take_body(
+    struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk) MUST_CHECK;
+/* The rest of a new body, used by `units`. */
+int lmdb_put_body(
+    struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk, uint32_t units);
+int lmdb_put_bref(struct lmdb_store *s, struct msg_id id, const struct bref *b);
 int lmdb_accept(struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk,
     enum err *result);
 /* One unit less uses the body; the last one deletes it. */
@@ -119,8 +135,41 @@ int lmdb_release_body(struct lmdb_store *s, struct msg_id id);
 
 /* --- store_lmdb_settle.c --- */
 int lmdb_run_settle(struct lmdb_store *s, struct store_op *op);
+/* The same, but what is not here or is damaged is passed over. */
+int lmdb_settle_known(struct lmdb_store *s, struct store_settle *e);
+/* A unit's mail goes, damaged or not; it may be missing. */
+int lmdb_remove_unit(struct lmdb_store *s, struct unit_id id);
 int lmdb_run_hold(struct lmdb_store *s, struct store_op *op);
 int lmdb_run_due(struct lmdb_store *s, struct store_op *op);
+
+/* --- store_lmdb_cluster.c --- */
+int lmdb_run_cluster(struct lmdb_store *s, struct store_op *op);
+
+/* --- store_lmdb_rows.c --- */
+int lmdb_put_rows(struct lmdb_store *s, const struct store_row *rows, unsigned count);
+/* Does the operation under way write a row of this unit? */
+bool lmdb_has_new_row(const struct lmdb_store *s, struct unit_id id);
+enum err lmdb_read_row(struct store *s, enum store_row_table table, struct slice key,
+    char *out, size_t out_size, size_t *len_out);
+enum err lmdb_scan_rows(struct store *s, enum store_row_table table,
+    void (*row)(const struct store_row *row, void *ctx), void *ctx,
+    uint64_t *damaged_out);
+/* A row of TABLE_NODE put together again; `out` takes STORE_ROW_VALUE_MAX. */
+enum err lmdb_join_row(struct lmdb_store *s, MDB_txn *txn, struct slice key,
+    struct slice head, char *out, size_t *len_out) MUST_CHECK;
+
+/* --- store_lmdb_quar.c --- */
+/* `row` is the row's value as it is on disk. */
+int lmdb_put_aside(struct lmdb_store *s, enum table t, struct slice key, struct slice row,
+    struct slice reason);
+/* A unit's mail, whole or not; it may be missing. Its row in TABLE_UNIT stays. */
+int lmdb_aside_unit(struct lmdb_store *s, struct unit_id id, struct slice reason);
+int lmdb_run_quar(struct lmdb_store *s, struct store_op *op);
+/* The first unit at or behind `from` that has something put aside. */
+enum err lmdb_next_quar(
+    struct store *s, const struct unit_id *after, struct unit_id *out);
+enum err lmdb_read_quar(struct store *s, struct unit_id id,
+    void (*unit)(const struct store_quarantined *q, void *ctx), void *ctx);
 
 /* --- store_lmdb_read.c --- */
 enum err lmdb_read_begin(struct lmdb_store *s, struct reader **out) MUST_CHECK;

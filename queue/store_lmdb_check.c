@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "base/alloc.h"
+
 struct check {
     struct lmdb_store *s;
     MDB_txn *txn;
@@ -34,10 +36,15 @@ static uint32_t count(struct check *c, enum table t, struct slice prefix)
 static bool check_unit(struct check *c, struct slice key, struct slice bytes)
 {
     struct row_head head;
-    struct slice bref;
+    struct slice bref, row;
     c->out->units++;
     row_head_read(bytes, &head);
-    return key.len == UNIT_ID_BYTES &&
+    struct arena *arena = arena_new(2048);
+    const Baton__Disk__Unit *u = unit_row_unpack(arena, bytes);
+    bool lost = !u || (unit_row_is_clustered(u) &&
+                          has(c, TABLE_UNIT, key, &row) == ERR_STORE_NOT_FOUND);
+    arena_free(arena);
+    return !lost && key.len == UNIT_ID_BYTES &&
            count(c, TABLE_RCPT, key) == head.field[UNIT_RCPTS] &&
            has(c, TABLE_BREF, slice_head(key, MSG_ID_BYTES), &bref) == ERR_OK;
 }
@@ -97,6 +104,36 @@ static bool check_quar(struct check *c, struct slice key, struct slice bytes)
     return key.len > 1;
 }
 
+static bool check_unit_row(struct check *c, struct slice key, struct slice bytes)
+{
+    c->out->unit_rows++;
+    return key.len == UNIT_ID_BYTES && bytes.len <= STORE_ROW_UNIT_MAX;
+}
+
+static bool check_node_row(struct check *c, struct slice key, struct slice bytes)
+{
+    char *room = mem_alloc(STORE_ROW_VALUE_MAX);
+    size_t len;
+    c->out->node_rows++;
+    bool ok = key.len > 0 && key.len <= STORE_ROW_KEY_MAX &&
+              lmdb_join_row(c->s, c->txn, key, bytes, room, &len) == ERR_OK;
+    free(room);
+    return ok;
+}
+
+/* A piece whose row is there, and long enough to need it. */
+static bool check_more(struct check *c, struct slice key, struct slice bytes)
+{
+    struct slice head;
+    c->out->more++;
+    if (key.len < 3 || key.len != 2u + (unsigned char)key.ptr[0] || bytes.len == 0)
+        return false;
+    size_t before = (unsigned char)key.ptr[key.len - 1] * (size_t)(BODY_ROW_BYTES - 4);
+    key = slice_head(slice_from(key, 1), key.len - 2);
+    return before > 0 && has(c, TABLE_NODE, key, &head) == ERR_OK && head.len >= 4 &&
+           before < get_be32((const unsigned char *)head.ptr);
+}
+
 static void check_table(struct check *c, enum table t,
     bool (*row)(struct check *c, struct slice key, struct slice bytes))
 {
@@ -133,5 +170,8 @@ void store_lmdb_check(struct store *base, struct store_check *out)
     check_table(&c, TABLE_PART, check_part);
     check_table(&c, TABLE_GONE, check_gone);
     check_table(&c, TABLE_QUAR, check_quar);
+    check_table(&c, TABLE_UNIT, check_unit_row);
+    check_table(&c, TABLE_NODE, check_node_row);
+    check_table(&c, TABLE_MORE, check_more);
     lmdb_read_end(c.s, r);
 }

@@ -19,19 +19,7 @@ static void must(struct lmdb_store *s, int rc)
 static void set_aside(struct lmdb_store *s, enum table t, struct slice key,
     struct slice value, const char *reason)
 {
-    unsigned char quar_key[1 + RCPT_KEY_BYTES];
-    Baton__Disk__Quarantined q = BATON__DISK__QUARANTINED__INIT;
-    struct arena *arena = arena_new(4096);
-    key = arena_dup(arena, slice_head(key, RCPT_KEY_BYTES));
-    MDB_val row = lmdb_val(arena_dup(arena, value)), why = lmdb_val(slice_str(reason));
-    q.row = (ProtobufCBinaryData){row.mv_size, row.mv_data};
-    q.reason = (ProtobufCBinaryData){why.mv_size, why.mv_data};
-    q.at_ms = s->author.now.ms;
-    quar_key[0] = (unsigned char)t;
-    memcpy(quar_key + 1, key.ptr, key.len);
-    must(s, lmdb_put_pb(s, TABLE_QUAR, slice_make(quar_key, key.len + 1), &q.base));
-    must(s, lmdb_del(s, t, key));
-    arena_free(arena);
+    must(s, lmdb_put_aside(s, t, key, value, slice_str(reason)));
 }
 
 /* --- a unit --- */
@@ -80,11 +68,14 @@ static void sort_rcpts(
     }
 }
 
-static void set_aside_unit(struct lmdb_store *s, struct slice key, const char *reason)
+static bool set_aside_row(
+    struct lmdb_store *s, enum table t, struct slice key, const char *reason)
 {
     MDB_val k = lmdb_val(key), v;
-    if (mdb_get(s->txn, s->dbi[TABLE_MSG], &k, &v) == 0)
-        set_aside(s, TABLE_MSG, key, lmdb_slice(v), reason);
+    if (mdb_get(s->txn, s->dbi[t], &k, &v) != 0)
+        return false;
+    set_aside(s, t, key, lmdb_slice(v), reason);
+    return true;
 }
 
 static void count_again(struct lmdb_store *s, struct slice key, Baton__Disk__Unit *unit,
@@ -105,28 +96,44 @@ static void log_repair(
         LOG_EV_STORE_PROBLEM, "%s: %s: %s; %u rows put aside", s->dir, text, what, aside);
 }
 
+/* Half a copy is none: the other holders have it whole, and give it again. */
+static const char *unfit_for_cluster(struct lmdb_store *s, struct slice key,
+    const Baton__Disk__Unit *unit, const struct tally *tally)
+{
+    struct slice bytes;
+    bool has_row = lmdb_find(s, TABLE_UNIT, key, &bytes) != ERR_STORE_NOT_FOUND;
+    if (has_row && (tally->aside || tally->good != unit->rcpt_count))
+        return "one of its recipients is damaged, and other nodes hold copies";
+    if (!has_row && unit_row_is_clustered(unit))
+        return "the row of the cluster about it is missing";
+    return NULL;
+}
+
 uint64_t lmdb_repair_unit(struct lmdb_store *s, struct unit_id id)
 {
     unsigned char raw[UNIT_ID_BYTES];
     struct slice bytes, key = {(const char *)raw, sizeof(raw)};
     struct tally tally = {0};
     struct arena *arena = arena_new(2048);
-    const char *what = "recipients were counted again";
+    const char *what = "recipients were counted again", *unfit = NULL;
     unit_id_key(id, raw);
     lmdb_begin(s);
     enum err e = lmdb_get(s, s->txn, TABLE_MSG, key, &bytes);
     Baton__Disk__Unit *unit = e == ERR_OK ? unit_row_unpack(arena, bytes) : NULL;
     if (unit)
         sort_rcpts(s, id, NULL, &tally);
-    if (unit && tally.open > 0) {
+    if (unit)
+        unfit = unfit_for_cluster(s, key, unit, &tally);
+    if (unit && tally.open > 0 && !unfit) {
         count_again(s, key, unit, &tally);
     } else {
-        what = unit                       ? "none of its recipients can be delivered"
+        what = unfit                      ? unfit
+               : unit                     ? "none of its recipients can be delivered"
                : e == ERR_STORE_NOT_FOUND ? "recipients without a unit"
                                           : "the row of the unit is damaged";
         sort_rcpts(s, id, what, &tally);
-        tally.aside += e != ERR_STORE_NOT_FOUND;
-        set_aside_unit(s, key, what);
+        tally.aside += set_aside_row(s, TABLE_MSG, key, what);
+        tally.aside += set_aside_row(s, TABLE_UNIT, key, what);
     }
     lmdb_commit(s);
     arena_free(arena);

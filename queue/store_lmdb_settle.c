@@ -50,6 +50,22 @@ static int finish_unit(
     return rc ? rc : lmdb_release_body(s, id.msg);
 }
 
+int lmdb_remove_unit(struct lmdb_store *s, struct unit_id id)
+{
+    unsigned char key[UNIT_ID_BYTES];
+    struct row_head head = {0};
+    struct slice bytes;
+    unit_id_key(id, key);
+    enum err e = lmdb_find(s, TABLE_MSG, slice_make(key, sizeof(key)), &bytes);
+    if (e == ERR_STORE_NOT_FOUND)
+        return 0;
+    if (e == ERR_OK)
+        row_head_read(bytes, &head);
+    else
+        head.field[UNIT_RCPTS] = UINT64_MAX; /* however many there are */
+    return finish_unit(s, id, &head);
+}
+
 /* A unit's row is changed by unpacking it and packing it again. */
 struct edit {
     struct arena *arena;
@@ -114,15 +130,21 @@ static int put_outcome(struct lmdb_store *s, struct unit_id id,
     return lmdb_put_pb(s, TABLE_RCPT, slice_make(key, sizeof(key)), &row.base);
 }
 
+static enum err missing_rcpt(struct lmdb_store *s, const struct store_settle *e)
+{
+    enum rcpt_state state;
+    enum err result = ERR_OK;
+    for (uint16_t i = 0; i < e->rcpt_count && result == ERR_OK; i++)
+        result = old_state(s, e->unit, e->rcpts[i].rcpt.index, &state);
+    return result;
+}
+
+/* A recipient that is not there is passed over. */
 static int settle_some(struct lmdb_store *s, struct store_settle *e)
 {
     struct edit edit;
-    enum rcpt_state state;
     int rc = 0;
-    for (uint16_t i = 0; i < e->rcpt_count && e->op.result == ERR_OK; i++)
-        e->op.result = old_state(s, e->unit, e->rcpts[i].rcpt.index, &state);
-    if (e->op.result == ERR_OK)
-        e->op.result = edit_begin(s, e->unit, &edit);
+    e->op.result = edit_begin(s, e->unit, &edit);
     if (e->op.result != ERR_OK)
         return 0;
     for (uint16_t i = 0; i < e->rcpt_count && rc == 0; i++)
@@ -145,15 +167,31 @@ static int settle_done(struct lmdb_store *s, struct store_settle *e)
     return finish_unit(s, e->unit, &head);
 }
 
-int lmdb_run_settle(struct lmdb_store *s, struct store_op *op)
+static int put_dsns(struct lmdb_store *s, const struct store_settle *e)
 {
-    struct store_settle *e = CONTAINER_OF(op, struct store_settle, op);
-    int rc = e->unit_done ? settle_done(s, e) : settle_some(s, e);
-    for (unsigned i = 0; i < e->dsn_count && rc == 0 && op->result == ERR_OK; i++) {
+    int rc = 0;
+    for (unsigned i = 0; i < e->dsn_count && rc == 0; i++) {
         enum err known; /* made twice it is the same message */
         rc = lmdb_accept(s, e->dsns[i], 0, &known);
     }
     return rc;
+}
+
+int lmdb_run_settle(struct lmdb_store *s, struct store_op *op)
+{
+    struct store_settle *e = CONTAINER_OF(op, struct store_settle, op);
+    op->result = e->unit_done ? ERR_OK : missing_rcpt(s, e);
+    if (op->result != ERR_OK)
+        return 0;
+    int rc = e->unit_done ? settle_done(s, e) : settle_some(s, e);
+    return rc || op->result != ERR_OK ? rc : put_dsns(s, e);
+}
+
+int lmdb_settle_known(struct lmdb_store *s, struct store_settle *e)
+{
+    e->op.result = ERR_OK;
+    int rc = e->unit_done ? lmdb_remove_unit(s, e->unit) : settle_some(s, e);
+    return rc ? rc : put_dsns(s, e);
 }
 
 /* --- hold, due --- */

@@ -87,7 +87,7 @@ static int put_rows(struct lmdb_store *s, struct msg_id id, struct body_row_curs
     return rc;
 }
 
-static int put_bref(struct lmdb_store *s, struct msg_id id, const struct bref *b)
+int lmdb_put_bref(struct lmdb_store *s, struct msg_id id, const struct bref *b)
 {
     unsigned char raw[BREF_BYTES];
     bref_pack(b, raw);
@@ -127,7 +127,7 @@ int lmdb_release_body(struct lmdb_store *s, struct msg_id id)
         return 0;
     if (b.units > 1) {
         b.units--;
-        return put_bref(s, id, &b);
+        return lmdb_put_bref(s, id, &b);
     }
     int rc = lmdb_del(s, TABLE_BREF, msg_key(&id));
     return rc ? rc : delete_body(s, id, b.rows);
@@ -194,6 +194,7 @@ static int put_unit(
     struct unit_id id = {m->id, u->unit};
     struct unit_row row;
     Baton__Disk__Rcpt rcpt;
+    s->author.clustered = lmdb_has_new_row(s, id);
     unit_row_make(&row, m, u, &s->author);
     unit_id_key(id, key);
     int rc = lmdb_put_pb(s, TABLE_MSG, slice_make(key, UNIT_ID_BYTES), &row.pb.base);
@@ -207,13 +208,11 @@ static int put_unit(
     return rc;
 }
 
-static enum err may_accept(
+enum err lmdb_may_take_body(
     struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk)
 {
     struct slice raw;
     struct part part = {0};
-    if (lmdb_find(s, TABLE_BREF, msg_key(&m->id), &raw) != ERR_STORE_NOT_FOUND)
-        return ERR_STORE_EXISTS;
     /* A DSN made a second time while the body of the first is still being deleted. */
     if (s->sweeping &&
         lmdb_find(s, TABLE_GONE, msg_key(&m->id), &raw) != ERR_STORE_NOT_FOUND)
@@ -230,27 +229,41 @@ static enum err may_accept(
     return ERR_OK;
 }
 
+enum err lmdb_may_accept(
+    struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk)
+{
+    struct slice raw;
+    if (lmdb_find(s, TABLE_BREF, msg_key(&m->id), &raw) != ERR_STORE_NOT_FOUND)
+        return ERR_STORE_EXISTS;
+    return lmdb_may_take_body(s, m, rows_on_disk);
+}
+
+int lmdb_put_body(
+    struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk, uint32_t units)
+{
+    uint32_t rows = (uint32_t)((m->size + BODY_ROW_BYTES - 1) / BODY_ROW_BYTES);
+    struct bref bref = {units, rows, m->size, m->body_crc};
+    uint64_t bytes = 0;
+    struct body_row_cursor at;
+    /* Also when no rows are there: what is in that table at a start is swept. */
+    int rc = lmdb_del(s, TABLE_PART, msg_key(&m->id));
+    if (rc == 0)
+        rc = lmdb_put_bref(s, m->id, &bref);
+    if (rc || rows <= rows_on_disk)
+        return rc;
+    body_rows_from(m->body, rows_on_disk, &at);
+    return put_rows(s, m->id, &at, rows_on_disk, rows, &bytes);
+}
+
 int lmdb_accept(struct lmdb_store *s, const struct message *m, uint32_t rows_on_disk,
     enum err *result)
 {
-    uint32_t rows = (uint32_t)((m->size + BODY_ROW_BYTES - 1) / BODY_ROW_BYTES);
-    struct bref bref = {m->unit_count, rows, m->size, m->body_crc};
-    uint64_t bytes = (uint64_t)rows_on_disk * BODY_ROW_BYTES;
-    struct body_row_cursor at;
-    int rc;
-    *result = may_accept(s, m, rows_on_disk);
+    *result = lmdb_may_accept(s, m, rows_on_disk);
     if (*result != ERR_OK)
         return 0;
-    /* Also when no rows are there: what is in that table at a start is swept. */
-    rc = lmdb_del(s, TABLE_PART, msg_key(&m->id));
-    if (rc == 0)
-        rc = put_bref(s, m->id, &bref);
+    int rc = lmdb_put_body(s, m, rows_on_disk, m->unit_count);
     for (unsigned i = 0; i < m->unit_count && rc == 0; i++)
         rc = put_unit(s, m, &m->units[i]);
-    if (rc == 0 && rows > rows_on_disk) {
-        body_rows_from(m->body, rows_on_disk, &at);
-        rc = put_rows(s, m->id, &at, rows_on_disk, rows, &bytes);
-    }
     s->bytes += store_message_bytes(m, rows_on_disk);
     return rc;
 }
@@ -259,7 +272,7 @@ static int run_accept(struct lmdb_store *s, struct store_op *op)
 {
     struct store_accept *a = CONTAINER_OF(op, struct store_accept, op);
     uint64_t bytes = store_message_bytes(a->message, a->rows_on_disk);
-    if (!store_has_room(&s->base, bytes, s->bytes)) {
+    if (!store_has_room(&s->base, bytes, s->bytes, false)) {
         op->result = ERR_STORE_FULL;
         return 0;
     }
@@ -277,9 +290,12 @@ static int run_body_rows(struct lmdb_store *s, struct store_op *op)
         op->result = ERR_STORE_DAMAGED;
     else if (lmdb_find(s, TABLE_BREF, msg_key(&r->id), &raw) != ERR_STORE_NOT_FOUND)
         op->result = ERR_STORE_EXISTS;
+    else if (s->sweeping &&
+             lmdb_find(s, TABLE_GONE, msg_key(&r->id), &raw) != ERR_STORE_NOT_FOUND)
+        op->result = ERR_STORE_EXISTS; /* a copy that comes again while it goes */
     else if (part.rows != r->first_row || part.bytes % BODY_ROW_BYTES != 0)
         op->result = ERR_STORE_NOT_FOUND; /* rows before these were refused */
-    else if (!store_has_room(&s->base, bytes, s->bytes))
+    else if (!store_has_room(&s->base, bytes, s->bytes, r->copy))
         op->result = ERR_STORE_FULL;
     if (op->result != ERR_OK)
         return 0;
@@ -328,6 +344,8 @@ static int (*const run_op[])(struct lmdb_store *s, struct store_op *op) = {
     [STORE_OP_DUE] = lmdb_run_due,
     [STORE_OP_META] = run_meta,
     [STORE_OP_BARRIER] = run_nothing,
+    [STORE_OP_CLUSTER] = lmdb_run_cluster,
+    [STORE_OP_QUAR] = lmdb_run_quar,
 };
 
 /* --- transactions --- */

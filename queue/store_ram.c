@@ -2,49 +2,15 @@
 /* The store in memory: sorted arrays of records behind the same doors, for tests. It
  * shares nothing with the LMDB store but the writer thread, so that each checks the
  * other. */
+#include "queue/store_ram.h"
+
 #include <stdlib.h>
 
 #include "base/alloc.h"
-#include "queue/store_internal.h"
-
-#define RAM_ROW_BYTES 512u
-#define RAM_VALUES 64u
-
-struct ram_body {
-    struct msg_id id;
-    uint32_t units; /* 0: still arriving */
-    struct body *body;
-    uint64_t size;
-    uint32_t crc;
-};
-
-struct ram_value {
-    char name[65];
-    char bytes[1024];
-    size_t len;
-};
-
-struct ram_store {
-    struct store base;
-    pthread_mutex_t lock; /* all below; readers are other threads */
-    struct unit_record **units;
-    size_t unit_count, unit_room;
-    struct ram_body *bodies;
-    size_t body_count, body_room;
-    struct ram_value values[RAM_VALUES];
-    unsigned value_count;
-    uint64_t rows; /* units and recipients */
-    struct store_delta delta;
-};
-
-static struct ram_store *ram_of(struct store *s)
-{
-    return CONTAINER_OF(s, struct ram_store, base);
-}
 
 /* --- records --- */
 
-static struct unit_record *copy_record(const struct unit_record *u)
+struct unit_record *ram_copy_record(const struct unit_record *u)
 {
     return unit_record_copy(u->message, &u->message->units[0], u);
 }
@@ -67,7 +33,7 @@ static struct unit_record *new_record(
     return copy;
 }
 
-static unsigned open_rcpts(const struct unit_record *u)
+unsigned ram_open_rcpts(const struct unit_record *u)
 {
     unsigned open = 0;
     for (uint16_t i = 0; i < u->rcpt_count; i++)
@@ -76,6 +42,14 @@ static unsigned open_rcpts(const struct unit_record *u)
 }
 
 /* --- sorted arrays --- */
+
+void *ram_grow(void *array, size_t count, size_t *room, size_t element_bytes)
+{
+    if (count < *room)
+        return array;
+    *room = *room ? *room * 2 : 64;
+    return mem_realloc(array, *room * element_bytes);
+}
 
 static size_t unit_place(const struct ram_store *s, struct unit_id id)
 {
@@ -90,38 +64,36 @@ static size_t unit_place(const struct ram_store *s, struct unit_id id)
     return low;
 }
 
-static struct unit_record **find_unit(struct ram_store *s, struct unit_id id)
+struct unit_record **ram_find_unit(struct ram_store *s, struct unit_id id)
 {
     size_t at = unit_place(s, id);
     bool found = at < s->unit_count && unit_id_cmp(s->units[at]->id, id) == 0;
     return found ? &s->units[at] : NULL;
 }
 
-static void insert_unit(struct ram_store *s, struct unit_record *u)
+void ram_insert_unit(struct ram_store *s, struct unit_record *u)
 {
     size_t at = unit_place(s, u->id);
-    if (s->unit_count == s->unit_room) {
-        s->unit_room = s->unit_room ? s->unit_room * 2 : 64;
-        s->units = mem_realloc(s->units, s->unit_room * sizeof(*s->units));
-    }
+    s->units = ram_grow(s->units, s->unit_count, &s->unit_room, sizeof(*s->units));
     memmove(s->units + at + 1, s->units + at, (s->unit_count - at) * sizeof(*s->units));
     s->units[at] = u;
     s->unit_count++;
     s->rows += 1u + u->rcpt_count;
     s->delta.units++;
-    s->delta.recipients += u->rcpt_count;
+    s->delta.recipients += ram_open_rcpts(u);
+    s->delta.held += u->held;
 }
 
-static void remove_unit(struct ram_store *s, struct unit_record **at)
+struct unit_record *ram_take_unit(struct ram_store *s, struct unit_record **at)
 {
     struct unit_record *u = *at;
     s->delta.units--;
-    s->delta.recipients -= open_rcpts(u);
+    s->delta.recipients -= ram_open_rcpts(u);
     s->delta.held -= u->held;
     s->rows -= 1u + u->rcpt_count;
     s->unit_count--;
     memmove(at, at + 1, (size_t)(s->units + s->unit_count - at) * sizeof(*at));
-    unit_record_free(u);
+    return u;
 }
 
 static size_t body_place(const struct ram_store *s, struct msg_id id)
@@ -137,7 +109,7 @@ static size_t body_place(const struct ram_store *s, struct msg_id id)
     return low;
 }
 
-static struct ram_body *find_body(struct ram_store *s, struct msg_id id)
+struct ram_body *ram_find_body(struct ram_store *s, struct msg_id id)
 {
     size_t at = body_place(s, id);
     bool found = at < s->body_count && msg_id_eq(s->bodies[at].id, id);
@@ -147,10 +119,7 @@ static struct ram_body *find_body(struct ram_store *s, struct msg_id id)
 static struct ram_body *insert_body(struct ram_store *s, struct msg_id id)
 {
     size_t at = body_place(s, id);
-    if (s->body_count == s->body_room) {
-        s->body_room = s->body_room ? s->body_room * 2 : 64;
-        s->bodies = mem_realloc(s->bodies, s->body_room * sizeof(*s->bodies));
-    }
+    s->bodies = ram_grow(s->bodies, s->body_count, &s->body_room, sizeof(*s->bodies));
     memmove(
         s->bodies + at + 1, s->bodies + at, (s->body_count - at) * sizeof(*s->bodies));
     s->bodies[at] = (struct ram_body){.id = id, .body = body_new()};
@@ -165,6 +134,13 @@ static void remove_body(struct ram_store *s, struct ram_body *b)
     memmove(b, b + 1, (size_t)(s->bodies + s->body_count - b) * sizeof(*b));
 }
 
+void ram_release_body(struct ram_store *s, struct msg_id id)
+{
+    struct ram_body *b = ram_find_body(s, id);
+    if (b && --b->units == 0)
+        remove_body(s, b);
+}
+
 /* --- operations --- */
 
 static void append_rows(struct body *to, struct body_row_cursor at, uint32_t count)
@@ -176,23 +152,28 @@ static void append_rows(struct body *to, struct body_row_cursor at, uint32_t cou
     }
 }
 
-static enum err accept_message(
+enum err ram_may_take_body(
     struct ram_store *s, const struct message *m, uint32_t rows_on_disk)
 {
-    struct ram_body *b = find_body(s, m->id);
+    struct ram_body *b = ram_find_body(s, m->id);
     uint64_t want = (uint64_t)rows_on_disk * BODY_ROW_BYTES;
-    struct body_row_cursor at;
-    if (b && b->units)
-        return ERR_STORE_EXISTS;
     if (rows_on_disk && !b)
         return ERR_STORE_NOT_FOUND;
     if (rows_on_disk && body_size(b->body) != (want < m->size ? want : m->size))
         return ERR_STORE_DAMAGED;
+    return ERR_OK;
+}
+
+void ram_put_body(
+    struct ram_store *s, const struct message *m, uint32_t rows_on_disk, uint32_t units)
+{
+    struct ram_body *b = ram_find_body(s, m->id);
+    struct body_row_cursor at;
     if (b && rows_on_disk == 0)
         remove_body(s, b);
     if (rows_on_disk == 0)
         b = insert_body(s, m->id);
-    b->units = m->unit_count;
+    b->units = units;
     b->size = m->size;
     b->crc = m->body_crc;
     uint32_t rows = (uint32_t)((m->size + BODY_ROW_BYTES - 1) / BODY_ROW_BYTES);
@@ -200,8 +181,19 @@ static enum err accept_message(
         body_rows_from(m->body, rows_on_disk, &at);
         append_rows(b->body, at, rows - rows_on_disk);
     }
+}
+
+enum err ram_accept(struct ram_store *s, const struct message *m, uint32_t rows_on_disk)
+{
+    struct ram_body *b = ram_find_body(s, m->id);
+    if (b && b->units)
+        return ERR_STORE_EXISTS;
+    enum err e = ram_may_take_body(s, m, rows_on_disk);
+    if (e != ERR_OK)
+        return e;
+    ram_put_body(s, m, rows_on_disk, m->unit_count);
     for (unsigned i = 0; i < m->unit_count; i++)
-        insert_unit(s, new_record(m, &m->units[i]));
+        ram_insert_unit(s, new_record(m, &m->units[i]));
     return ERR_OK;
 }
 
@@ -209,21 +201,21 @@ static enum err run_accept(struct ram_store *s, struct store_op *op)
 {
     struct store_accept *a = CONTAINER_OF(op, struct store_accept, op);
     uint64_t bytes = store_message_bytes(a->message, a->rows_on_disk);
-    return store_has_room(&s->base, bytes, 0)
-               ? accept_message(s, a->message, a->rows_on_disk)
+    return store_has_room(&s->base, bytes, 0, false)
+               ? ram_accept(s, a->message, a->rows_on_disk)
                : ERR_STORE_FULL;
 }
 
 static enum err run_body_rows(struct ram_store *s, struct store_op *op)
 {
     struct store_body_rows *r = CONTAINER_OF(op, struct store_body_rows, op);
-    struct ram_body *b = find_body(s, r->id);
+    struct ram_body *b = ram_find_body(s, r->id);
     if (b && b->units)
         return ERR_STORE_EXISTS;
     uint64_t have = b ? body_size(b->body) : 0;
     if (have != (uint64_t)r->first_row * BODY_ROW_BYTES)
         return ERR_STORE_NOT_FOUND;
-    if (!store_has_room(&s->base, (uint64_t)r->row_count * BODY_ROW_BYTES, 0))
+    if (!store_has_room(&s->base, (uint64_t)r->row_count * BODY_ROW_BYTES, 0, r->copy))
         return ERR_STORE_FULL;
     append_rows((b ? b : insert_body(s, r->id))->body, r->at, r->row_count);
     return ERR_OK;
@@ -232,7 +224,7 @@ static enum err run_body_rows(struct ram_store *s, struct store_op *op)
 static enum err run_body_drop(struct ram_store *s, struct store_op *op)
 {
     struct store_body_drop *d = CONTAINER_OF(op, struct store_body_drop, op);
-    struct ram_body *b = find_body(s, d->id);
+    struct ram_body *b = ram_find_body(s, d->id);
     if (!b || b->units)
         return ERR_STORE_NOT_FOUND;
     remove_body(s, b);
@@ -247,55 +239,65 @@ static struct rcpt_record *find_rcpt(struct unit_record *u, uint16_t index)
     return NULL;
 }
 
-static enum err settle_some(
-    struct ram_store *s, struct store_settle *e, struct unit_record **place)
+static enum err missing_rcpt(struct unit_record *u, const struct store_settle *e)
 {
     for (uint16_t i = 0; i < e->rcpt_count; i++)
-        if (!find_rcpt(*place, e->rcpts[i].rcpt.index))
+        if (!find_rcpt(u, e->rcpts[i].rcpt.index))
             return ERR_STORE_NOT_FOUND;
-    struct unit_record *u = copy_record(*place);
-    s->delta.recipients -= open_rcpts(u);
+    return ERR_OK;
+}
+
+static void settle_some(
+    struct ram_store *s, const struct store_settle *e, struct unit_record **place)
+{
+    struct unit_record *u = ram_copy_record(*place);
+    s->delta.recipients -= ram_open_rcpts(u);
     for (uint16_t i = 0; i < e->rcpt_count; i++) {
         struct rcpt_record *r = find_rcpt(u, e->rcpts[i].rcpt.index);
-        if (rcpt_state_may_change(r->state, e->rcpts[i].state))
+        if (r && rcpt_state_may_change(r->state, e->rcpts[i].state))
             *r = rcpt_record_copy(u->arena, &e->rcpts[i]);
     }
-    s->delta.recipients += open_rcpts(u);
+    s->delta.recipients += ram_open_rcpts(u);
     u->next_due = e->next_due;
     unit_record_free(*place);
     *place = u;
+}
+
+enum err ram_settle(struct ram_store *s, struct store_settle *e, bool known)
+{
+    struct unit_record **place = ram_find_unit(s, e->unit);
+    enum err result = ERR_OK;
+    if (!known && !place)
+        result = ERR_STORE_NOT_FOUND;
+    else if (!known && !e->unit_done)
+        result = missing_rcpt(*place, e);
+    if (result != ERR_OK)
+        return result;
+    if (place && e->unit_done) {
+        unit_record_free(ram_take_unit(s, place));
+        ram_release_body(s, e->unit.msg);
+    } else if (place) {
+        settle_some(s, e, place);
+    }
+    for (unsigned i = 0; i < e->dsn_count; i++) {
+        enum err twice = ram_accept(s, e->dsns[i], 0);
+        INVARIANT(twice == ERR_OK || twice == ERR_STORE_EXISTS);
+    }
     return ERR_OK;
 }
 
 static enum err run_settle(struct ram_store *s, struct store_op *op)
 {
-    struct store_settle *e = CONTAINER_OF(op, struct store_settle, op);
-    struct unit_record **place = find_unit(s, e->unit);
-    enum err result = ERR_OK;
-    if (!place)
-        return ERR_STORE_NOT_FOUND;
-    if (e->unit_done) {
-        struct ram_body *b = find_body(s, e->unit.msg);
-        remove_unit(s, place);
-        if (b && --b->units == 0)
-            remove_body(s, b);
-    } else {
-        result = settle_some(s, e, place);
-    }
-    for (unsigned i = 0; i < e->dsn_count && result == ERR_OK; i++) {
-        enum err known = accept_message(s, e->dsns[i], 0);
-        INVARIANT(known == ERR_OK || known == ERR_STORE_EXISTS);
-    }
-    return result;
+    return ram_settle(s, CONTAINER_OF(op, struct store_settle, op), false);
 }
 
 static enum err run_hold(struct ram_store *s, struct store_op *op)
 {
     struct store_hold *h = CONTAINER_OF(op, struct store_hold, op);
-    struct unit_record **place = find_unit(s, h->unit);
+    struct unit_record **place = ram_find_unit(s, h->unit);
     if (!place)
         return ERR_STORE_NOT_FOUND;
-    struct unit_record *u = copy_record(*place);
+    struct unit_record *u = ram_copy_record(*place);
     s->delta.held += h->hold - u->held;
     u->held = h->hold;
     u->hold_reason = arena_dup(u->arena, slice_head(h->reason, h->hold ? 500 : 0));
@@ -307,7 +309,7 @@ static enum err run_hold(struct ram_store *s, struct store_op *op)
 static enum err run_due(struct ram_store *s, struct store_op *op)
 {
     struct store_due *d = CONTAINER_OF(op, struct store_due, op);
-    struct unit_record **place = find_unit(s, d->unit);
+    struct unit_record **place = ram_find_unit(s, d->unit);
     if (!place)
         return ERR_STORE_NOT_FOUND;
     (*place)->next_due = d->next_due;
@@ -352,6 +354,8 @@ static enum err (*const run_op[])(struct ram_store *s, struct store_op *op) = {
     [STORE_OP_DUE] = run_due,
     [STORE_OP_META] = run_meta,
     [STORE_OP_BARRIER] = run_nothing,
+    [STORE_OP_CLUSTER] = ram_run_cluster,
+    [STORE_OP_QUAR] = ram_run_quar,
 };
 
 static void publish(struct ram_store *s)
@@ -367,6 +371,11 @@ static void publish(struct ram_store *s)
     atomic_store(&c->allocated, bytes);
     atomic_store(&c->bodies, live);
     atomic_store(&c->body_rows, rows);
+    atomic_store(&c->rows, s->tables[STORE_ROW_UNIT].count);
+    uint64_t aside = 0;
+    for (size_t i = 0; i < s->quar_count; i++)
+        aside += 1u + s->quar[i].unit->rcpt_count;
+    atomic_store(&c->quarantined, aside);
     store_apply_delta(&s->base, &s->delta);
     s->delta = (struct store_delta){0};
 }
@@ -405,7 +414,8 @@ static enum err ram_scan(struct store *base,
             .expires = u->message->units[0].expires,
             .created = u->message->created,
             .held = u->held,
-            .open_rcpts = (uint16_t)open_rcpts(u),
+            .clustered = ram_is_clustered(s, u->id),
+            .open_rcpts = (uint16_t)ram_open_rcpts(u),
             .size = u->message->size};
         out->units++;
         out->recipients += u->rcpt_count;
@@ -428,8 +438,8 @@ static enum err ram_read_unit(
 {
     struct ram_store *s = ram_of(base);
     pthread_mutex_lock(&s->lock);
-    struct unit_record **place = find_unit(s, id);
-    *out = place ? copy_record(*place) : NULL;
+    struct unit_record **place = ram_find_unit(s, id);
+    *out = place ? ram_copy_record(*place) : NULL;
     pthread_mutex_unlock(&s->lock);
     return *out ? ERR_OK : ERR_STORE_NOT_FOUND;
 }
@@ -440,7 +450,7 @@ static enum err ram_read_rows(struct store *base, struct msg_id id, uint32_t fir
     struct ram_store *s = ram_of(base);
     struct body_row_cursor at;
     pthread_mutex_lock(&s->lock);
-    struct ram_body *b = find_body(s, id);
+    struct ram_body *b = ram_find_body(s, id);
     bool found = b && b->units;
     if (found) {
         body_rows_from(b->body, first, &at);
@@ -457,7 +467,7 @@ static enum err ram_body_info(
 {
     struct ram_store *s = ram_of(base);
     pthread_mutex_lock(&s->lock);
-    struct ram_body *b = find_body(s, id);
+    struct ram_body *b = ram_find_body(s, id);
     bool found = b && b->units;
     if (found) {
         *size_out = b->size;
@@ -512,6 +522,7 @@ static void ram_close(struct store *base)
         unit_record_free(s->units[i]);
     for (size_t i = 0; i < s->body_count; i++)
         body_unref(s->bodies[i].body);
+    ram_free_cluster(s);
     free(s->units);
     free(s->bodies);
     pthread_mutex_destroy(&s->lock);
@@ -526,7 +537,11 @@ static const struct store_backend backend = {.run = ram_run,
     .read_rows = ram_read_rows,
     .body_info = ram_body_info,
     .list_ids = ram_list_ids,
-    .read_meta = ram_read_meta};
+    .read_meta = ram_read_meta,
+    .scan_rows = ram_scan_rows,
+    .read_row = ram_read_row,
+    .next_quar = ram_next_quar,
+    .read_quar = ram_read_quar};
 
 struct store *store_open_ram(uint64_t quota_bytes)
 {
