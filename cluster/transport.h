@@ -24,6 +24,7 @@
 
 #define TRANSPORT_KEY_BYTES 32
 #define TRANSPORT_FRAME_MAX (1u << 20)
+#define TRANSPORT_GUEST_FRAME_MAX (64u << 10)
 
 struct transport;
 
@@ -48,13 +49,15 @@ struct transport_settings {
     uint64_t window_all_bytes; /* ... and to all together; 0: 256 MB */
 };
 
-/* All in the loop's thread; what they point to is borrowed for the call. */
+/* All in the loop's thread; what they point to is borrowed for the call. Anything but
+ * transport_free may be called from them. */
 struct transport_events {
     /* A frame of a peer. Bulk: call transport_consumed once it takes no memory. */
     void (*frame)(void *ctx, uint64_t node, enum transport_lane lane, struct slice frame);
     /* A frame on the control lane of somebody who holds the key of an open invitation. */
     void (*guest)(void *ctx, const unsigned char *key, struct slice frame);
-    /* A hint: control lane to `node` connected or lost. */
+    /* A hint: control lane to `node` connected or lost. One that came back between two
+     * looks is not told. Not called for what transport_remove_peer ends. */
     void (*link)(void *ctx, uint64_t node, bool is_up);
 };
 
@@ -73,16 +76,16 @@ struct transport_peer {
     struct netaddr address; /* port 0: accept from it, but do not connect yet */
 };
 /* Adds, or changes: a new key or address reconnects, the same one does nothing. False:
- * full (128 peers). */
+ * full (128 peers), the key is another peer's, or the bulk lane has no port (65536). */
 bool transport_set_peer(struct transport *t, const struct transport_peer *peer);
 /* Its connections are refused at once, open or not. */
 void transport_remove_peer(struct transport *t, uint64_t node);
 /* Lets the holder of this key speak as a guest until then. At most 16. */
-bool transport_invite(
-    struct transport *t, const unsigned char *key, struct mono until);
+bool transport_invite(struct transport *t, const unsigned char *key, struct mono until);
 void transport_uninvite(struct transport *t, const unsigned char *key);
-/* For one who was invited: a single frame to somebody whose key is known, with the
- * invitation's pair as identity, until it is delivered or the transport ends. */
+/* For one who was invited: a single frame (64 KiB) to somebody whose key is known, with
+ * the invitation's pair as identity. It leaves when there is a connection, and again when
+ * that breaks within 10 s, so it may arrive twice; the next call takes its place. */
 bool transport_send_as_guest(struct transport *t, const struct transport_keys *invitation,
     const struct transport_peer *host, struct slice frame);
 
@@ -96,9 +99,9 @@ void transport_consumed(struct transport *t, uint64_t node, uint64_t bytes);
 
 struct transport_stats {
     uint64_t frames_in, frames_out, bytes_in, bytes_out;
-    uint64_t dropped_full;       /* not sent: lane full or not connected */
-    uint64_t refused_keys;       /* handshakes */
-    uint64_t refused_frames;     /* of removed members, or over their credit */
+    uint64_t dropped_full;   /* not sent: lane full or not connected */
+    uint64_t refused_keys;   /* handshakes */
+    uint64_t refused_frames; /* of removed members, or over their credit */
     uint32_t peers, connected;
 };
 void transport_stats(const struct transport *t, struct transport_stats *out);

@@ -6,7 +6,7 @@
 # shellcheck disable=SC2034  # used by those who source it
 packages_build="gcc libc6-dev make cmake ninja-build pkg-config
     libevent-dev liblmdb-dev libunbound-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-    libyaml-dev libjansson-dev libssl-dev libgsasl-dev libcrypt-dev libidn2-dev libpsl-dev
+    libyaml-dev libjansson-dev libssl-dev libgsasl-dev libcrypt-dev libidn2-dev libpsl-dev libzmq3-dev
     dns-root-data publicsuffix ca-certificates"
 # shellcheck disable=SC2034
 packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket-ssl-perl python3"
