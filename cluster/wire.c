@@ -91,6 +91,11 @@ static void put_envelope(pb_envelope *e, const struct core_env *env)
     e->hop = env->hop;
 }
 
+static bool may_carry(uint8_t kind)
+{
+    return kind == MSG_COPY || kind == MSG_OUTCOME;
+}
+
 static bool payload_fits(const struct wire_payload *p)
 {
     return p->head.len <= WIRE_HEAD_MAX && p->chunk.len <= WIRE_CHUNK_MAX &&
@@ -103,7 +108,7 @@ size_t wire_encode(const struct wire_cluster *cluster, const struct core_msg *ms
 {
     enum wire_group group = group_of(msg->kind);
     INVARIANT(group != WIRE_NONE && msg->env.lane < LANE_COUNT);
-    INVARIANT(!payload || msg->kind == MSG_COPY);
+    INVARIANT(!payload || may_carry(msg->kind));
     pb_envelope e = BATON__WIRE__ENVELOPE__INIT;
     Baton__Wire__Payload p = BATON__WIRE__PAYLOAD__INIT;
     struct wire_scratch scratch;
@@ -153,7 +158,7 @@ static void budget_free(void *data, void *ptr)
 
 static bool get_envelope(const pb_envelope *e, struct core_env *env)
 {
-    if (e->from == 0 || e->lane >= LANE_COUNT || e->hop > 1)
+    if (e->from == 0 || e->lane >= LANE_COUNT || e->hop > 2)
         return false;
     env->cfg_ver = e->cfg_ver;
     env->from = e->from;
@@ -179,7 +184,7 @@ static bool get_payload(const pb_envelope *e, uint8_t kind, struct wire_payload 
         .chunk = slice_make(e->payload->chunk.data, e->payload->chunk.len),
         .offset_bytes = e->payload->offset,
         .total_bytes = e->payload->total};
-    return kind == MSG_COPY && payload_fits(out);
+    return may_carry(kind) && payload_fits(out);
 }
 
 static enum wire_result judge(const struct wire_cluster *cluster, const pb_envelope *e,

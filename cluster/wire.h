@@ -29,7 +29,7 @@ struct wire_cluster {
 };
 
 /* What travels with MSG_COPY: the packed envelope and recipients, and a piece of the
- * body. */
+ * body. With MSG_OUTCOME: `head` alone, the packed state of its recipients. */
 struct wire_payload {
     struct slice head;
     struct slice chunk; /* bytes `offset` .. of `total_bytes` */
@@ -44,9 +44,9 @@ enum wire_result {
     WIRE_NEWER,   /* needs a newer version, or is of a kind that we do not know */
 };
 
-/* Writes `msg`, with `payload` (MSG_COPY only, else NULL), borrowed, to `out`. Returns
- * its length, or 0 when it does not fit into `max` bytes or a limit above is passed. A
- * message that the core could not have made is our bug and aborts. */
+/* Writes `msg`, with `payload` (MSG_COPY, MSG_OUTCOME, else NULL), borrowed, to `out`.
+ * Returns its length, or 0 when it does not fit into `max` bytes or a limit above is
+ * passed. A message that the core could not have made is our bug and aborts. */
 size_t wire_encode(const struct wire_cluster *cluster, const struct core_msg *msg,
     const struct wire_payload *payload, void *out, size_t max);
 

@@ -237,7 +237,7 @@ static bool get_unit(const Baton__Wire__Unit *from, struct msg_unit *out)
            get_u8(from->answer, UINT8_MAX, &out->answer) &&
            get_u8(from->consented, UINT8_MAX, &out->consented) &&
            get_u8(from->owner_gave, 1, &out->owner_gave) &&
-           get_u8(from->steal, 1, &out->steal);
+           get_u8(from->steal, 1, &out->steal) && get_u8(from->mail, 1, &out->mail);
 }
 
 static bool get_attempt(const Baton__Wire__Attempt *from, struct msg_attempt *out)

@@ -234,6 +234,7 @@ static void put_unit(struct wire_scratch *s, const struct msg_unit *m, pb_envelo
     to->consented = m->consented;
     to->owner_gave = m->owner_gave;
     to->steal = m->steal;
+    to->mail = m->mail;
     e->body_case = BATON__WIRE__ENVELOPE__BODY_UNIT;
     e->unit = to;
 }

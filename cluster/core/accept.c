@@ -9,9 +9,25 @@
 static struct accept *accept_find(struct core *core, uint64_t handle)
 {
     for (uint32_t i = 0; i < core->limits.accepts; i++)
-        if (core->accept[i].handle == handle)
+        if (core->accept[i].handle == handle && !core->accept[i].cut)
             return &core->accept[i];
     return NULL;
+}
+
+static struct accept *accept_take(struct core *core)
+{
+    struct accept *a = &core->accept[core->accept_free];
+    core->accept_free = a->next_free;
+    memset(a, 0, sizeof(*a));
+    return a;
+}
+
+static void accept_free(struct core *core, struct accept *a)
+{
+    a->handle = 0;
+    a->cut = false;
+    a->next_free = core->accept_free;
+    core->accept_free = (uint32_t)(a - core->accept);
 }
 
 static void reply(struct core *core, struct accept *a, enum accept_reply what)
@@ -19,15 +35,18 @@ static void reply(struct core *core, struct accept *a, enum accept_reply what)
     struct core_command *c = core_cmd(core, CMD_ACCEPT_REPLY);
     c->u.accept.handle = a->handle;
     c->u.accept.reply = (uint8_t)what;
-    c->u.accept.id = unit_id(&core->unit[a->unit[0]]);
+    c->u.accept.id =
+        a->cut ? (struct core_unit_id){0, 0, 0, 0} : unit_id(&core->unit[a->unit[0]]);
 }
 
-static void refuse(struct core *core, const struct core_event *e)
+static void reply_at_once(
+    struct core *core, const struct core_event *e, enum accept_reply what)
 {
     struct core_command *c = core_cmd(core, CMD_ACCEPT_REPLY);
     memset(&c->u.accept, 0, sizeof(c->u.accept));
     c->u.accept.handle = e->u.accept.handle;
-    c->u.accept.reply = REPLY_451;
+    c->u.accept.reply = (uint8_t)what;
+    c->u.accept.id = e->u.accept.id;
 }
 
 static bool may_accept(struct core *core, const struct core_event *e)
@@ -37,11 +56,58 @@ static bool may_accept(struct core *core, const struct core_event *e)
     bool led =
         core->cfg.mode == MODE_STATIC || core->now < core->lease_lost_at + 30 * CORE_SEC;
     return open && led && !core->draining && !core->storage_full &&
-           core->commit_age < 5 * CORE_SEC && accept_find(core, 0) &&
-           e->u.accept.part_count > 0 && e->u.accept.part_count <= 16 &&
-           core->parked_count + 128 < core->limits.parked &&
-           core->unit_count + 16 < core->limits.units / 10 * 7 + 16;
+           core->commit_age < 5 * CORE_SEC && core->accept_free != NIL &&
+           e->u.accept.part_count > 0 && e->u.accept.part_count <= CORE_PARTS_MAX &&
+           core->parked_count + 2 * PARK_RESERVE < core->limits.parked &&
+           core->unit_count + e->u.accept.part_count <= core->limits.units / 10 * 7;
 }
+
+/* ---- an id that the caller gave ---- */
+
+enum known { KNOWN_NOT, KNOWN_HELD, KNOWN_UNSURE };
+
+static enum known known_id(struct core *core, const struct core_unit_id *id)
+{
+    const struct unit *u = unit_find(core, id);
+    if (u) {
+        bool sure = !(u->flags & UF_ACCEPTING) && !unit_settling(u);
+        return sure && u->state != UNIT_ABORTED ? KNOWN_HELD : KNOWN_UNSURE;
+    }
+    const struct grave *g = grave_find(core, id);
+    return !g ? KNOWN_NOT : g->aborted ? KNOWN_UNSURE : KNOWN_HELD;
+}
+
+static struct core_unit_id part_id(
+    const struct core *core, const struct core_event *e, uint8_t part)
+{
+    struct core_unit_id id = {.hi = e->u.accept.wall_ms << 16 | (core->node & 0xffff),
+        .lo = (core->node >> 16) << 48 | (uint64_t)(core->epoch & 0xffffff) << 24 |
+              (core->counter & 0xffffff),
+        .part = part};
+    if (e->u.accept.id.hi || e->u.accept.id.lo) {
+        id = e->u.accept.id;
+        id.part += part;
+    }
+    return id;
+}
+
+/* Of all parts: held, none of them is unsure and none is new. */
+static enum known known_already(struct core *core, const struct core_event *e)
+{
+    enum known all = KNOWN_HELD;
+    if (e->u.accept.id.hi == 0 && e->u.accept.id.lo == 0)
+        return KNOWN_NOT;
+    for (uint8_t i = 0; i < e->u.accept.part_count; i++) {
+        struct core_unit_id id = part_id(core, e, i);
+        enum known k = known_id(core, &id);
+        if (k == KNOWN_UNSURE)
+            return k;
+        all = k == KNOWN_NOT ? k : all;
+    }
+    return all;
+}
+
+/* ---- parts ---- */
 
 static void fill(
     struct core *core, struct unit *u, const struct core_event *e, uint8_t rcpts)
@@ -58,15 +124,14 @@ static void fill(
     u->flags |= UF_ACCEPTING;
     if (e->u.accept.flags & UNIT_NULL_SENDER)
         u->flags |= UF_NULL_SENDER;
+    if (e->u.accept.flags & UNIT_IS_DSN)
+        u->flags |= UF_IS_DSN;
 }
 
 static struct unit *add_part(
-    struct core *core, const struct core_event *e, uint32_t part, uint32_t accept)
+    struct core *core, const struct core_event *e, uint8_t part, uint32_t accept)
 {
-    struct core_unit_id id = {.hi = e->u.accept.wall_ms << 16 | (core->node & 0xffff),
-        .lo = (core->node >> 16) << 48 | (uint64_t)(core->epoch & 0xffffff) << 24 |
-              (core->counter & 0xffffff),
-        .part = part};
+    struct core_unit_id id = part_id(core, e, part);
     struct unit *u = unit_new(core, &id);
     if (!u)
         return NULL;
@@ -101,28 +166,60 @@ static void launch(struct core *core, struct unit *u, uint64_t handle)
     work_wake(core, work_of(core, u), core->now + core->p.hedge_ns);
 }
 
-void accept_event(struct core *core, const struct core_event *e)
+static bool launched(const struct work *w)
 {
-    struct accept *a = accept_find(core, 0);
-    if (!may_accept(core, e)) {
-        refuse(core, e);
-        return;
-    }
-    memset(a, 0, sizeof(*a));
-    core->counter++;
+    return w->asked != 0;
+}
+
+static bool has_room(const struct core *core)
+{
+    return !core_out_full(core) &&
+           core->parked_count + PARK_RESERVE < core->limits.parked;
+}
+
+/* False: nothing was made. */
+static bool add_parts(struct core *core, const struct core_event *e, struct accept *a)
+{
     for (uint8_t i = 0; i < e->u.accept.part_count; i++) {
-        struct unit *u = add_part(core, e, i, (uint32_t)(a - core->accept));
+        struct core_unit_id id = part_id(core, e, i);
+        if (e->u.accept.rcpts[i] <= 64 && known_id(core, &id) == KNOWN_HELD)
+            continue;
+        struct unit *u = e->u.accept.rcpts[i] > 64
+                             ? NULL
+                             : add_part(core, e, i, (uint32_t)(a - core->accept));
         if (!u) {
-            for (uint8_t j = 0; j < i; j++)
-                unit_drop(core, &core->unit[a->unit[j]]);
-            refuse(core, e);
-            return;
+            while (a->part_count)
+                unit_drop(core, &core->unit[a->unit[--a->part_count]]);
+            return false;
         }
         a->unit[a->part_count++] = unit_index(core, u);
     }
+    return true;
+}
+
+void accept_event(struct core *core, const struct core_event *e)
+{
+    enum known known = known_already(core, e);
+    if (known != KNOWN_NOT) {
+        SOMETIMES(core, ST_ACCEPT_KNOWN);
+        reply_at_once(core, e, known == KNOWN_HELD ? REPLY_250 : REPLY_CLOSE);
+        return;
+    }
+    if (!may_accept(core, e)) {
+        reply_at_once(core, e, REPLY_451);
+        return;
+    }
+    struct accept *a = accept_take(core);
+    core->counter++;
+    if (!add_parts(core, e, a)) {
+        accept_free(core, a);
+        reply_at_once(core, e, REPLY_451);
+        return;
+    }
     a->handle = e->u.accept.handle;
     a->started_at = core->now;
-    for (uint8_t i = 0; i < a->part_count; i++)
+    /* those that find no room for their commands wait for their timer: accept_run */
+    for (uint8_t i = 0; i < a->part_count && has_room(core); i++)
         launch(core, &core->unit[a->unit[i]], a->handle);
 }
 
@@ -169,20 +266,31 @@ static bool enough(struct core *core, const struct accept *a)
 static void commit(struct core *core, struct accept *a)
 {
     reply(core, a, a->gone ? REPLY_CLOSE : REPLY_250);
-    a->handle = 0;
     for (uint8_t i = 0; i < a->part_count; i++) {
         struct unit *u = &core->unit[a->unit[i]];
         u->flags &= (uint16_t)~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
-        unit_review(core, u);
+        if (i < 16 || !core_out_full(core))
+            unit_review(core, u);
+        else
+            work_get(core, u, WORK_OWN); /* its timer starts it, or the sweep */
+        unit_recount(core, u);
     }
+    accept_free(core, a);
 }
 
 static void decide(struct core *core, struct accept *a)
 {
     if (!a->aborting && a->own_stored == a->part_count && enough(core, a))
         commit(core, a);
+}
+
+static void abort_part(struct core *core, struct unit *u, struct work *w)
+{
+    w->abort_stored = true;
+    unit_store(core, u, 0);
+    core_after(core, core->token_last, AFTER_ABORT, u);
 }
 
 /* Refusing: durable here first, then told to all in the list, then 451. */
@@ -199,7 +307,11 @@ static void abort_start(struct core *core, struct accept *a)
         unit_digest(core, u);
         w->acked = 0;
         w->tries = 0;
-        core_after(core, unit_store(core, u, 0), AFTER_ABORT, u);
+        w->storing = false;
+        if (has_room(core))
+            abort_part(core, u, w);
+        else
+            work_wake(core, w, core->now);
     }
 }
 
@@ -243,7 +355,6 @@ static bool abort_told(const struct core *core, const struct accept *a)
 static void abort_end(struct core *core, struct accept *a, enum accept_reply what)
 {
     reply(core, a, what);
-    a->handle = 0;
     for (uint8_t i = 0; i < a->part_count; i++) {
         struct unit *u = &core->unit[a->unit[i]];
         struct work *w = work_of(core, u);
@@ -254,7 +365,9 @@ static void abort_end(struct core *core, struct accept *a, enum accept_reply wha
         gc_start(core, u);
         if (work_of(core, u))
             work_of(core, u)->acked = acked;
+        unit_recount(core, u);
     }
+    accept_free(core, a);
 }
 
 static void abort_run(struct core *core, struct accept *a, struct unit *u, struct work *w)
@@ -304,10 +417,15 @@ static void hedge(struct core *core, struct unit *u, struct work *w)
 void accept_run(struct core *core, struct unit *u, struct work *w)
 {
     struct accept *a = &core->accept[w->accept];
-    if (a->handle == 0)
-        return;
     if (a->aborting) {
-        abort_run(core, a, u, w);
+        if (!w->abort_stored)
+            abort_part(core, u, w);
+        else
+            abort_run(core, a, u, w);
+        return;
+    }
+    if (!launched(w)) {
+        launch(core, u, a->handle);
         return;
     }
     decide(core, a);
@@ -343,10 +461,13 @@ void accept_copy_answer(struct core *core, struct unit *u, struct work *w, int i
 void accept_stored(struct core *core, struct unit *u, bool full)
 {
     struct work *w = work_of(core, u);
-    if (!w || w->kind != WORK_ACCEPT)
+    if (!w || w->kind != WORK_ACCEPT) {
+        struct core_unit_id id = unit_id(u);
+        copy_stored(core, &id, full); /* a holder's copy by now: accept_exists */
         return;
+    }
     struct accept *a = &core->accept[w->accept];
-    if (a->handle == 0 || a->aborting)
+    if (a->aborting)
         return;
     if (full) {
         SOMETIMES(core, ST_FULL);
@@ -370,19 +491,64 @@ void accept_gone(struct core *core, uint64_t handle)
         abort_start(core, a);
 }
 
-/* Session over: nobody knows what these became; copies that exist count as accepted. */
+/* Two nodes made the same DSN. The other one is there for good, so this one becomes a
+ * copy of it, whatever its version says: it never had a 250 nor an attempt. */
+void accept_exists(struct core *core, struct unit *u, const struct unit_row *row)
+{
+    struct work *w = work_of(core, u);
+    struct accept *a = &core->accept[w->accept];
+    uint8_t owner = peer_intern(core, row->owner);
+    if (a->aborting || a->part_count != 1 || owner == 0 || owner == core->self)
+        return;
+    SOMETIMES(core, ST_ACCEPT_EXISTS);
+    reply(core, a, a->gone ? REPLY_CLOSE : REPLY_250);
+    accept_free(core, a);
+    work_drop(core, u);
+    unit_digest(core, u);
+    u->flags &= (uint16_t)~UF_ACCEPTING;
+    u->mine = 0;
+    u->term = row->term > u->term ? row->term : u->term;
+    u->owner = owner;
+    u->owner_epoch = row->owner_epoch;
+    unit_digest(core, u);
+    unit_merge(core, u, row);
+    unit_store(core, u, 0);
+    unit_review(core, u);
+}
+
+/* Session over: nobody knows what these became; copies that exist count as accepted. The
+ * replies leave as the ring of commands has room. */
 void accept_cut(struct core *core)
 {
     for (uint32_t i = 0; i < core->limits.accepts; i++) {
         struct accept *a = &core->accept[i];
-        if (a->handle == 0)
+        if (a->handle == 0 || a->cut)
             continue;
-        reply(core, a, REPLY_CLOSE);
-        a->handle = 0;
+        a->cut = true;
+        core->accept_cuts++;
         for (uint8_t j = 0; j < a->part_count; j++) {
             struct unit *u = &core->unit[a->unit[j]];
+            bool sent = launched(work_of(core, u));
             u->flags &= (uint16_t)~UF_ACCEPTING;
             work_drop(core, u);
+            unit_recount(core, u);
+            if (!sent)
+                unit_drop(core, u); /* nobody has heard of it */
         }
+    }
+    accept_drain(core);
+}
+
+void accept_drain(struct core *core)
+{
+    for (uint32_t i = 0; core->accept_cuts && i < core->limits.accepts; i++) {
+        struct accept *a = &core->accept[i];
+        if (!a->cut)
+            continue;
+        if (core_out_full(core))
+            return;
+        reply(core, a, REPLY_CLOSE);
+        accept_free(core, a);
+        core->accept_cuts--;
     }
 }

@@ -101,6 +101,7 @@ void copy_send(struct core *core, struct unit *u, int i)
         core_send(core, u->list[i], &ping);
     }
     unit_row_out(core, u, &m.u.unit.row);
+    m.u.unit.mail = unit_status(u, i) == LIST_PENDING;
     core_send(core, u->list[i], &m);
 }
 
@@ -134,11 +135,19 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (!u || i < 0 || u->owner != core->self)
         return;
     if (a->answer == ANS_TOMB || a->answer == ANS_REJECT) {
+        bool twin = w && w->kind == WORK_ACCEPT && (u->flags & UF_IS_DSN) &&
+                    a->row.state != UNIT_ABORTED && a->row.owner != core->node;
+        if (twin) {
+            accept_exists(core, u, &a->row);
+            return;
+        }
         if (unit_merge(core, u, &a->row))
             unit_store(core, u, 0);
         unit_review(core, u);
         return;
     }
+    if (a->answer == ANS_UNKNOWN && unit_status(u, i) == LIST_HOLD)
+        unit_set_status(u, i, LIST_PENDING); /* only the row was sent, and it has none */
     if (a->answer == ANS_FULL)
         core->peer[slot].full_until = core->now + 10 * CORE_SEC;
     if (a->answer == ANS_OK && w && names_all(core, u, &a->row))
@@ -289,7 +298,7 @@ static enum unit_answer copy_refusal(
         SOMETIMES(core, ST_STALE_ECHO);
         return ANS_STALE;
     }
-    if (grave_has(core, &row->id)) {
+    if (grave_find(core, &row->id)) {
         SOMETIMES(core, ST_GRAVE);
         return MUT(core, MUT_NO_ECHO) ? ANS_OK : ANS_STALE;
     }
@@ -309,6 +318,12 @@ static void copy_known(
         return;
     }
     bool owned = unit_believes(core, u);
+    if ((u->flags & UF_IS_DSN) && u->owner != slot && !unit_owner_down(core, u) &&
+        row->term <= u->term && u->owner != core->self) {
+        /* made twice: the one whose session lives stays the owner */
+        copy_answer(core, slot, msg, ANS_REJECT, u, core->token_last);
+        return;
+    }
     unit_merge(core, u, row);
     if (u->owner == slot)
         u->flags &= (uint16_t)~UF_BEFORE;
@@ -330,7 +345,7 @@ void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
         copy_known(core, slot, msg, u);
         return;
     }
-    enum unit_answer no = copy_refusal(core, slot, msg);
+    enum unit_answer no = msg->u.unit.mail ? copy_refusal(core, slot, msg) : ANS_UNKNOWN;
     if (no != ANS_OK) {
         copy_answer(core, slot, msg, no, NULL, 0);
         return;

@@ -49,6 +49,11 @@ static void link_free(struct core *core)
         core->work[i].unit = core->work_free;
         core->work_free = i;
     }
+    core->accept_free = NIL;
+    for (uint32_t i = core->limits.accepts; i-- > 0;) {
+        core->accept[i].next_free = core->accept_free;
+        core->accept_free = i;
+    }
     memset(core->bucket, 0xff, sizeof(uint32_t) * (core->bucket_mask + 1));
     memset(core->grave_bucket, 0xff, sizeof(uint32_t) * pow2_above(core->limits.graves));
 }
@@ -155,6 +160,7 @@ void core_new_session(struct core *core)
             work_drop(core, u);
             u->flags &= (uint16_t) ~(UF_ACTIVE | UF_STARTED | UF_ACCEPTING);
             u->flags |= UF_BEFORE;
+            unit_recount(core, u);
         }
     }
     struct core_command *c = core_cmd(core, CMD_CANCEL);
@@ -198,6 +204,7 @@ static void boot_unit(struct core *core, const struct unit_row *row)
     }
     u->mine = row->mine;
     u->flags |= UF_VERIFY | UF_BEFORE;
+    unit_recount(core, u);
 }
 
 static void boot_row(struct core *core, const struct core_event *e)
@@ -464,7 +471,8 @@ static uint64_t deadline(const struct core *core)
 {
     if (core->state < CORE_OPENING)
         return CORE_FOREVER;
-    if (core->parked_count && core->parked[core->parked_head].token <= core->token_done)
+    if (core->accept_cuts ||
+        (core->parked_count && core->parked[core->parked_head].token <= core->token_done))
         return core->now;
     if (core->sweep != NIL)
         return core->now + CORE_MS;
@@ -487,11 +495,59 @@ void core_step(
     timers(core);
     dispatch(core, event);
     outbox_drain(core, 0);
+    accept_drain(core);
     if (core->state == CORE_SYNC || core->state == CORE_READY)
         sweep_step(core);
     session_gate(core);
     out->deadline_ns = deadline(core);
     core->out = NULL;
+}
+
+/* ---- what is known, for status ---- */
+
+static const char *const state_names[] = {
+    [CORE_BOOT] = "booting",
+    [CORE_IDLE] = "no configuration",
+    [CORE_EPOCH] = "starting",
+    [CORE_OPENING] = "opening",
+    [CORE_SYNC] = "syncing",
+    [CORE_READY] = "ready",
+    [CORE_RESIGNED] = "resigned",
+};
+
+static void view_of(const struct core *core, uint8_t slot, struct core_member_view *out)
+{
+    const struct peer *p = &core->peer[slot];
+    bool self = slot == core->self;
+    out->node = p->node;
+    out->view = self ? (uint8_t)SWIM_ALIVE : p->swim;
+    out->session = peer_down(core, slot) ? 2 : !self && p->known == 0;
+    out->relayed = p->indirect_ok && core->now < p->relay_until;
+    out->epoch = self ? core->epoch : p->known;
+    out->heard_ns = self ? core->now : p->heard_at;
+}
+
+void core_counts(const struct core *core, struct core_counts *out)
+{
+    bool open = core->state == CORE_SYNC || core->state == CORE_READY;
+    memset(out, 0, sizeof(*out));
+    out->state = state_names[core->state];
+    out->epoch = core->epoch;
+    out->cfg_ver = core->cfg.ver;
+    out->lease_end_ns = open ? core->gate.lease_end_ns : 0;
+    out->frozen = core->frozen;
+    out->draining = core->draining;
+    out->units = core->unit_count;
+    out->accepting = core->accepting_count;
+    out->owned = core->owned_count;
+    out->tombstones = core->tomb_count;
+    out->held =
+        core->unit_count - core->accepting_count - core->owned_count - core->tomb_count;
+    out->copies_short = core->short_count;
+    out->in_doubt = core->doubt_count;
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        if (peer_member(core, i) && out->member_count < CORE_MEMBERS_MAX)
+            view_of(core, i, &out->member[out->member_count++]);
 }
 
 /* ---- determinism ---- */

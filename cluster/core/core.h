@@ -22,6 +22,7 @@
 #include "cluster/core/msg.h"
 
 #define CORE_MEMBERS_MAX 120
+#define CORE_PARTS_MAX 128
 #define CORE_MS UINT64_C(1000000)
 #define CORE_SEC UINT64_C(1000000000)
 #define CORE_FOREVER UINT64_MAX
@@ -149,14 +150,17 @@ struct core_event {
         struct core_fence_row fence;
         const struct unit_row *unit;
         struct {
-            uint64_t handle; /* the SMTP transaction */
-            uint64_t wall_ms;
-            struct core_unit_id
-                id; /* hi != 0: use this id (a DSN made twice is the same) */
+            uint64_t handle;  /* the SMTP transaction; not 0, not of a running accept */
+            uint64_t wall_ms; /* only for the id, if the core makes it */
+            /* Of the first part; the others follow in `part`. Parts that the core holds
+             * already, alive, done or buried, are not made again: when that is so for all
+             * of them the answer is 250 at once (a DSN made twice is the same message).
+             * hi and lo 0: the core makes one. */
+            struct core_unit_id id;
             uint32_t expires_s, size_bytes, body_crc;
             uint8_t flags; /* enum unit_row_flags */
             uint8_t part_count;
-            uint8_t rcpts[16]; /* recipients of each part */
+            uint8_t rcpts[CORE_PARTS_MAX]; /* recipients of each part, 1 to 64 */
         } accept;
         struct {
             struct core_unit_id id;
@@ -191,41 +195,82 @@ struct core_event {
 
 /* ---- commands ---- */
 
+/* What the caller does for each, in this order and before the next event. */
 enum core_command_kind {
+    /* `send`: one frame to env.via (which may be a relay on the way to env.to) in
+     * env.lane. It may be lost; nothing is told to the core. What goes along: MSG_COPY
+     * with u.unit.mail: head (envelope, recipients, their state) and body of the message
+     * of u.unit.row.id. Its parts share the body. Without `mail` nothing: the receiver
+     * has it, only the row changed. MSG_OUTCOME: what the recipients in u.attempt.rcpts
+     * have besides their bits (tries, last reply, next try), so that an heir goes on with
+     * the schedule. The receiver's core gets one EV_MSG when all of a frame is there.
+     * Frames of one lane come in the order of sending, but a copy with mail in LANE_BULK
+     * may take longer than what was sent after it. Of a copy that the core refuses (no
+     * CMD_STORE with its id and copy_from in that step) the mail is dropped. */
     CMD_SEND = 1,
+    /* `store`: all its rows in one transaction, durable in the order of tokens, then
+     * EV_STORED with the token. An OP_UNIT takes the mail that it speaks of into the same
+     * transaction, see enum core_op_kind. */
     CMD_STORE,
+    /* `accept`: the one answer to an EV_ACCEPT. After REPLY_250 the mail is ours. */
     CMD_ACCEPT_REPLY,
+    /* `gate`: the new value of the dot gate, to be seen by all threads at once (gate.h).
+     */
     CMD_GATE,
-    CMD_START,     /* unit may be scheduled by this node */
-    CMD_ATTEMPT,   /* answer to EV_INTENT_REQ: rcpts 0 means refused */
-    CMD_INTENT_OK, /* the per-attempt flag of the dot gate may be set */
-    CMD_CANCEL,    /* this node no longer owns the unit: drop schedule and attempt */
+    /* `unit`: this node may schedule the unit; rcpts may be tried, others are final or in
+     * doubt and held; not before due_s. Again for a known unit: only rcpts and doubt
+     * changed (a hold is over). */
+    CMD_START,
+    /* `unit`: the answer to EV_INTENT_REQ. rcpts 0: not now. Else the attempt has this
+     * number, may try these recipients only, and ends with EV_OUTCOME or
+     * EV_ATTEMPT_GONE. */
+    CMD_ATTEMPT,
+    /* `unit`: the per-attempt flag of the dot gate may be set. */
+    CMD_INTENT_OK,
+    /* `unit`: started here, and no longer to be delivered here (given away, or final by
+     * what others know): drop schedule and attempt; no dot of it may leave. An attempt
+     * that had its dot out still reports its outcome. id 0: all units. */
+    CMD_CANCEL,
+    /* `why`: end the process at once; nothing that was not stored counts. */
     CMD_DIE,
-    CMD_CFG, /* a new version is in force; the pointer is good until the next step */
+    /* `cfg`: a new version is in force; borrowed until the next core_step. */
+    CMD_CFG,
     CMD_TRACE,
-    CMD_ADMIN_DONE, /* exactly one for each EV_ADMIN with a token, in this process */
+    /* `admin`: exactly one for each EV_ADMIN with a token, in this process. */
+    CMD_ADMIN_DONE,
 };
 
 enum accept_reply {
     REPLY_250 = 1,
     REPLY_451,   /* nothing of it was or will be kept */
-    REPLY_CLOSE, /* unknown: close without a reply */
+    REPLY_CLOSE, /* unknown: close without a reply. For an id of one's own: ask again */
 };
 
+/* Whoever boots a damaged OP_META, OP_CFG, OP_PAXOS, OP_SESS or OP_FENCE row refuses to
+ * start: what it forgot was promised to others. */
 enum core_op_kind {
     OP_META = 1,
     OP_CFG,
     OP_PAXOS,
     OP_SESS,
     OP_FENCE,
+    /* The row of a unit, whole. With it, in the same transaction:
+     *   accept_handle != 0: a new unit; its recipients, and the body with the first part.
+     *   copy_from != 0: a new unit (or one whose mail was damaged): head and body came
+     *     with the MSG_COPY of this step.
+     *   else the row of a unit whose mail is here. Recipients whose bit in `delivered` or
+     *     `failed` is set become final; what came with a MSG_OUTCOME of this step is
+     *     taken for the others.
+     *   state UNIT_DONE or UNIT_ABORTED: recipients and body go, the row stays. */
     OP_UNIT,
+    /* Only u.unit.id: the row goes, and the mail if it is still there. */
     OP_UNIT_DELETE,
 };
 
 struct core_op {
-    uint8_t kind;           /* enum core_op_kind */
-    uint64_t accept_handle; /* first row of an accept: body and envelope go with it */
-    uint64_t copy_from;     /* first row of a copy: body came with that node's frame */
+    uint8_t kind; /* enum core_op_kind */
+    uint64_t accept_handle;
+    uint64_t copy_from;
     union {
         struct core_meta meta;
         struct core_paxos_row paxos;
@@ -285,7 +330,35 @@ struct core_commands {
     uint64_t deadline_ns; /* call core_step(EV_TICK) not later than this */
 };
 
+/* Room that core_step needs in `v`; it leaves work for the next step before it needs
+ * more. */
 #define CORE_COMMANDS_MIN 512
+
+/* What is known, for status: nothing is scanned. */
+struct core_counts {
+    const char *state; /* static text: "opening", "syncing", "ready", ... */
+    uint32_t epoch;
+    uint64_t cfg_ver;
+    uint64_t lease_end_ns; /* 0: none; CORE_FOREVER: needs none */
+    bool frozen, draining;
+    uint32_t units;        /* rows of any kind */
+    uint32_t accepting;    /* before their 250 */
+    uint32_t owned;        /* alive, delivered by this node */
+    uint32_t held;         /* alive, copies for others */
+    uint32_t copies_short; /* owned, with fewer live copies than wanted */
+    uint32_t in_doubt;     /* owned, with recipients that may have been delivered */
+    uint32_t tombstones;
+    uint8_t member_count;
+    struct core_member_view {
+        uint64_t node;
+        uint8_t view;      /* 0 alive, 1 suspect, 2 dead */
+        uint8_t session;   /* 0 open, 1 none seen, 2 fenced */
+        bool relayed;      /* only a third node reaches it */
+        uint32_t epoch;    /* newest session seen */
+        uint64_t heard_ns; /* its last frame, our clock; 0: never */
+    } member[CORE_MEMBERS_MAX];
+};
+void core_counts(const struct core *core, struct core_counts *out);
 
 /* Bytes that core_init needs. */
 size_t core_size(const struct core_limits *limits);

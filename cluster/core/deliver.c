@@ -217,6 +217,8 @@ void outcome_event(struct core *core, const struct core_event *e)
     if (!unit_believes(core, u))
         return;
     if (u->state != UNIT_LIVE) {
+        if (current || !w || w->kind != WORK_OWN || w->attempt == 0)
+            u->flags &= (uint16_t)~UF_STARTED; /* the caller knows: it said so */
         gc_start(core, u);
     } else if (current) {
         w->outcome_due = true;
@@ -278,6 +280,8 @@ void own_run(struct core *core, struct unit *u, struct work *w)
     }
     if (!(u->flags & UF_ACTIVE))
         return;
+    if (!(u->flags & UF_STARTED))
+        deliver_start(core, u);
     if (w->attempt) {
         send_intent(core, u, w);
         check_intent(core, u, w);

@@ -10,9 +10,11 @@ void gc_start(struct core *core, struct unit *u)
     if (w && (w->kind == WORK_GC || w->kind == WORK_ACCEPT))
         return;
     if (u->flags & UF_STARTED)
-        u->flags &= (uint16_t)~UF_STARTED;
+        unit_cancel(core, u); /* final by what others know */
     w = work_get(core, u, WORK_GC);
-    if (w)
+    if (w && core_out_full(core))
+        work_wake(core, w, core->now);
+    else if (w)
         gc_run(core, u, w);
 }
 
@@ -37,10 +39,13 @@ static void forget_all(struct core *core, struct unit *u)
             /* our own tombstone reached the disk before anybody forgets */
             core_send_after(core, token, u->list[i], &m);
         }
-    bool moved = u->term > 1;
+    /* nobody else ever sent copies of a unit that stayed with its first owner; a DSN or
+     * what was aborted may be offered again under its id */
+    bool moved = u->term > 1 || (u->flags & UF_IS_DSN), aborted = u->state != UNIT_DONE;
     unit_drop(core, u);
-    if (moved) /* nobody else ever sent copies of a unit that stayed with its first owner
-                */
+    if (aborted)
+        grave_dig_aborted(core, &id);
+    else if (moved)
         grave_dig(core, &id);
 }
 
@@ -131,7 +136,10 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (core->state < CORE_SYNC || (u && unit_settling(u)))
         return;
     if (!u) {
-        grave_dig(core, &row->id);
+        if (row->state == UNIT_ABORTED)
+            grave_dig_aborted(core, &row->id);
+        else
+            grave_dig(core, &row->id);
         answer(core, slot, msg, ANS_UNKNOWN, NULL);
         return;
     }
@@ -166,10 +174,14 @@ void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     /* Copies of a unit that stayed with its first owner came in this lane, before this
      * frame: their numbers are too old by now. Any other may still be on its way. */
-    bool last = u->term == 1 && u->owner == slot && msg->env.lane == lane_of(u);
+    bool last = u->term == 1 && u->owner == slot && msg->env.lane == lane_of(u) &&
+                !(u->flags & UF_IS_DSN);
+    bool aborted = u->state == UNIT_ABORTED;
     unit_store_delete(core, u);
     unit_drop(core, u);
-    if (!last)
+    if (!last && aborted)
+        grave_dig_aborted(core, &id);
+    else if (!last)
         grave_dig(core, &id);
 }
 

@@ -111,7 +111,6 @@ struct peer {
     uint64_t relay_until;
     /* digests over the records that name it */
     uint64_t digest[CORE_DIGEST_ROWS];
-    uint32_t named; /* how many */
     uint16_t digest_differs;
     uint64_t digest_at;
     /* flow control */
@@ -135,6 +134,13 @@ enum unit_flags {
     UF_NARROW = 64, /* some holder may know a shorter list than ours */
     UF_ACCEPTING = 128,
     UF_BEFORE = 256, /* from before this session, and its owner has not spoken since */
+    /* as what it is counted now (unit_count) */
+    UF_C_OWNED = 512,
+    UF_C_SHORT = 1024,
+    UF_C_DOUBT = 2048,
+    UF_C_TOMB = 4096,
+    UF_C_ACCEPT = 8192,
+    UF_COUNTED = UF_C_OWNED | UF_C_SHORT | UF_C_DOUBT | UF_C_TOMB | UF_C_ACCEPT,
 };
 
 /* A unit held. 104 bytes: a million of them must stay under 120 MiB with the table. */
@@ -171,7 +177,7 @@ struct work {
     bool steal;      /* CLAIM: a live owner was asked to give */
     bool storing;    /* waits for a token */
     bool intent_ok;
-    bool dsn; /* outcome carries a DSN unit */
+    bool abort_stored; /* ACCEPT: the abort is on its way to the disk */
     uint32_t claim_term;
     uint32_t fences; /* CLAIM: core->fences when the consents were given */
     uint32_t accept; /* index of the accept */
@@ -187,11 +193,12 @@ struct work {
 
 struct accept {
     uint64_t handle; /* 0: free */
+    uint32_t next_free;
     uint64_t started_at;
-    uint32_t unit[16];
-    uint8_t part_count, parts_ready;
-    uint8_t parts_degraded;
-    bool own_durable, aborting, gone;
+    uint32_t unit[CORE_PARTS_MAX];
+    uint8_t part_count;
+    bool aborting, gone;
+    bool cut; /* the session ended; only its reply is still owed */
     uint8_t own_stored;
     uint64_t abort_at;
 };
@@ -219,7 +226,8 @@ enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER
 
 struct grave {
     uint64_t hi, lo;
-    uint32_t part;
+    uint16_t part;
+    bool aborted; /* refused, so that its id may be offered again later */
     uint32_t next;
     uint64_t at;
 };
@@ -268,10 +276,12 @@ struct core {
     uint32_t *bucket;
     uint32_t bucket_mask;
     uint32_t unit_free, unit_high, unit_count;
+    uint32_t owned_count, short_count, doubt_count, tomb_count, accepting_count;
     struct work *work;
     uint32_t *heap;
     uint32_t work_free, heap_count;
     struct accept *accept;
+    uint32_t accept_free, accept_cuts;
     struct grave *grave;
     uint32_t grave_head, grave_count;
     uint32_t *grave_bucket;
@@ -417,11 +427,14 @@ bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row);
 bool unit_newer(
     const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);
 void unit_lost_ownership(struct core *core, struct unit *u);
+void unit_cancel(struct core *core, struct unit *u); /* CMD_CANCEL if it was started */
 bool unit_owner_down(const struct core *core, const struct unit *u);
 void unit_attempt(struct unit *u, uint64_t attempt);
 uint8_t lane_of(const struct unit *u);
 void grave_dig(struct core *core, const struct core_unit_id *id);
-bool grave_has(struct core *core, const struct core_unit_id *id);
+void grave_dig_aborted(struct core *core, const struct core_unit_id *id);
+const struct grave *grave_find(struct core *core, const struct core_unit_id *id);
+void unit_recount(struct core *core, struct unit *u); /* after any change of u */
 void unit_digest(struct core *core, const struct unit *u);
 void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot);
 
@@ -446,6 +459,9 @@ void accept_copy_answer(
 void accept_stored(struct core *core, struct unit *u, bool full);
 void accept_aborted(struct core *core, struct unit *u);
 void accept_cut(struct core *core); /* session ends: connections close without reply */
+void accept_drain(struct core *core);
+/* A DSN that we accept exists already, as row says. */
+void accept_exists(struct core *core, struct unit *u, const struct unit_row *row);
 /* copy.c */
 uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused);
 bool place_candidate(const struct core *core, uint8_t slot);

@@ -244,6 +244,7 @@ struct msg_unit {
     uint8_t consented;   /* CLAIM_REQ: bit i: row.list[i] consented in this claim */
     uint8_t owner_gave;  /* CLAIM_REQ: the owner in the record consented */
     uint8_t steal;       /* CLAIM_REQ to the live owner: please give */
+    uint8_t mail; /* COPY: head and body come along; without it, only for who has them */
 };
 
 enum unit_answer {

@@ -77,6 +77,8 @@ void unit_drop(struct core *core, struct unit *u)
     while (*at != unit_index(core, u))
         at = &core->unit[*at].hash_next;
     *at = u->hash_next;
+    u->flags &= UF_COUNTED;
+    unit_recount(core, u);
     u->flags = 0;
     u->hash_next = core->unit_free;
     core->unit_free = unit_index(core, u);
@@ -185,6 +187,41 @@ bool unit_owner_down(const struct core *core, const struct unit *u)
     return core->peer[u->owner].fenced >= u->owner_epoch && peer_down(core, u->owner);
 }
 
+static uint16_t counts_as(const struct core *core, const struct unit *u)
+{
+    if (!(u->flags & UF_USED))
+        return 0;
+    if (u->flags & UF_ACCEPTING)
+        return UF_C_ACCEPT;
+    if (u->state != UNIT_LIVE)
+        return UF_C_TOMB;
+    if (!(u->flags & UF_ACTIVE) || !unit_believes(core, u))
+        return 0;
+    return (uint16_t)(UF_C_OWNED |
+                      (unit_holders(core, u) < core->cfg.copies ? UF_C_SHORT : 0) |
+                      (u->doubt & unit_all(u) ? UF_C_DOUBT : 0));
+}
+
+static void count_one(uint32_t *counter, unsigned before, unsigned after)
+{
+    *counter += (after != 0) - (unsigned)(before != 0);
+}
+
+/* Moves the unit between the counters. Called where units are stored and reviewed, so the
+ * sweep corrects within seconds what changed without either (a fence, say). */
+void unit_recount(struct core *core, struct unit *u)
+{
+    unsigned was = u->flags & UF_COUNTED, is = counts_as(core, u);
+    if (was == is)
+        return;
+    count_one(&core->owned_count, was & UF_C_OWNED, is & UF_C_OWNED);
+    count_one(&core->short_count, was & UF_C_SHORT, is & UF_C_SHORT);
+    count_one(&core->doubt_count, was & UF_C_DOUBT, is & UF_C_DOUBT);
+    count_one(&core->tomb_count, was & UF_C_TOMB, is & UF_C_TOMB);
+    count_one(&core->accepting_count, was & UF_C_ACCEPT, is & UF_C_ACCEPT);
+    u->flags = (uint16_t)((u->flags & ~(unsigned)UF_COUNTED) | is);
+}
+
 uint8_t lane_of(const struct unit *u)
 {
     return u->size_bytes > 64 * 1024 ? LANE_BULK : LANE_CONTROL;
@@ -272,6 +309,7 @@ uint64_t unit_store(struct core *core, struct unit *u, uint64_t accept_handle)
     c->u.store.op[0].accept_handle = accept_handle;
     c->u.store.op[0].copy_from = 0;
     unit_row_out(core, u, &c->u.store.op[0].u.unit);
+    unit_recount(core, u);
     return core->token_last;
 }
 
@@ -360,14 +398,20 @@ bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *
     return merge_list(core, u, row) || changed;
 }
 
-void unit_lost_ownership(struct core *core, struct unit *u)
+void unit_cancel(struct core *core, struct unit *u)
 {
     if (u->flags & UF_STARTED) {
         struct core_command *c = core_cmd(core, CMD_CANCEL);
         memset(&c->u.unit, 0, sizeof(c->u.unit));
         c->u.unit.id = unit_id(u);
     }
-    u->flags &= (uint16_t) ~(UF_ACTIVE | UF_STARTED);
+    u->flags &= (uint16_t)~UF_STARTED;
+}
+
+void unit_lost_ownership(struct core *core, struct unit *u)
+{
+    unit_cancel(core, u);
+    u->flags &= (uint16_t)~UF_ACTIVE;
     work_drop(core, u);
 }
 
@@ -426,7 +470,7 @@ static void grave_fill(struct core *core)
     core->grave_count--;
 }
 
-void grave_dig(struct core *core, const struct core_unit_id *id)
+static void dig(struct core *core, const struct core_unit_id *id, bool aborted)
 {
     while (core->grave_count &&
            core->now > core->grave[core->grave_head].at + 2 * core->p.frame_ns)
@@ -438,18 +482,30 @@ void grave_dig(struct core *core, const struct core_unit_id *id)
     }
     uint32_t i = (core->grave_head + core->grave_count++) % core->limits.graves;
     uint32_t *head = grave_bucket(core, id);
-    core->grave[i] = (struct grave){id->hi, id->lo, id->part, *head, core->now};
+    core->grave[i] =
+        (struct grave){id->hi, id->lo, (uint16_t)id->part, aborted, *head, core->now};
     *head = i;
 }
 
-bool grave_has(struct core *core, const struct core_unit_id *id)
+void grave_dig(struct core *core, const struct core_unit_id *id)
+{
+    dig(core, id, false);
+}
+
+void grave_dig_aborted(struct core *core, const struct core_unit_id *id)
+{
+    dig(core, id, true);
+}
+
+/* The newest one of the id, if it still counts; else NULL. */
+const struct grave *grave_find(struct core *core, const struct core_unit_id *id)
 {
     for (uint32_t i = *grave_bucket(core, id); i != NIL; i = core->grave[i].next) {
         const struct grave *g = &core->grave[i];
         if (g->hi == id->hi && g->lo == id->lo && g->part == id->part)
-            return core->now <= g->at + 2 * core->p.frame_ns;
+            return core->now <= g->at + 2 * core->p.frame_ns ? g : NULL;
     }
-    return false;
+    return NULL;
 }
 
 /* ---- digests: XOR, so that calling before and after a change updates them ---- */

@@ -99,6 +99,8 @@ enum sometimes {
     ST_FULL,
     ST_BUSY,
     ST_GC_CLAIM,
+    ST_ACCEPT_KNOWN,
+    ST_ACCEPT_EXISTS,
     ST_COUNT
 };
 

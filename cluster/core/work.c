@@ -214,6 +214,7 @@ static void review_owned(struct core *core, struct unit *u)
 void unit_review(struct core *core, struct unit *u)
 {
     struct work *w = work_of(core, u);
+    unit_recount(core, u);
     if (u->flags & UF_ACCEPTING)
         return;
     if (unit_believes(core, u)) {

@@ -20,7 +20,8 @@ static void one(struct slice bytes, struct arena *arena)
     struct core_msg msg, msg2;
     if (wire_decode(&CLUSTER, bytes, arena, &msg, &payload) != WIRE_OK)
         return;
-    const struct wire_payload *with = msg.kind == MSG_COPY ? &payload : NULL;
+    bool carries = msg.kind == MSG_COPY || msg.kind == MSG_OUTCOME;
+    const struct wire_payload *with = carries ? &payload : NULL;
     size_t len = wire_encode(&CLUSTER, &msg, with, frame, sizeof(frame));
     INVARIANT(len > 0);
     struct slice again = slice_make(frame, len);

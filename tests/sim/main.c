@@ -107,6 +107,8 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_FULL),
     NAME(ST_BUSY),
     NAME(ST_GC_CLAIM),
+    NAME(ST_ACCEPT_KNOWN),
+    NAME(ST_ACCEPT_EXISTS),
 #undef NAME
 };
 

@@ -188,6 +188,7 @@ static void fill_unit(struct msg_unit *m)
     m->consented = upto(255);
     m->owner_gave = upto(1);
     m->steal = upto(1);
+    m->mail = upto(1);
 }
 
 static void fill_attempt(struct msg_attempt *m)
@@ -299,7 +300,7 @@ static struct core_msg any_msg(uint8_t kind)
     m.env.echo_epoch = any32();
     m.env.from_epoch = any32();
     m.env.lane = upto(LANE_COUNT - 1);
-    m.env.hop = upto(1);
+    m.env.hop = upto(2);
     fill_body(&m);
     return m;
 }
@@ -352,7 +353,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct msg_lease), 224);
     assert_int_equal(sizeof(struct msg_fence), 24);
     assert_int_equal(sizeof(struct unit_row), 224);
-    assert_int_equal(sizeof(struct msg_unit), 232);
+    assert_int_equal(sizeof(struct msg_unit), 240);
     assert_int_equal(sizeof(struct msg_attempt), 72);
     assert_int_equal(sizeof(struct msg_sync), 152);
     assert_int_equal(sizeof(struct msg_steal), 32);
@@ -451,7 +452,7 @@ CHANGE(needs_above_version, e->needs = 2)
 CHANGE(short_cluster, e->cluster_id.len = 15)
 CHANGE(from_nobody, e->from = 0)
 CHANGE(fourth_lane, e->lane = LANE_COUNT)
-CHANGE(two_hops, e->hop = 2)
+CHANGE(three_hops, e->hop = 3)
 CHANGE(wide_lane, e->lane = 256)
 CHANGE(unknown_kind, e->kind = (Baton__Wire__Kind)250)
 CHANGE(kind_of_other_body, e->kind = BATON__WIRE__KIND__LEASE_REQ)
@@ -463,6 +464,7 @@ CHANGE(stray_recipient, e->unit->row->rcpt_count = 3; e->unit->row->doubt = 8)
 CHANGE(wide_flags, e->unit->row->flags = 256)
 CHANGE(wide_consent, e->unit->consented = 256)
 CHANGE(half_steal, e->unit->steal = 2)
+CHANGE(half_mail, e->unit->mail = 2)
 CHANGE(status_0, e->unit->row->list[0]->status = 0)
 CHANGE(status_4, e->unit->row->list[0]->status = LIST_RELEASING + 1)
 /* clang-format on */
@@ -499,7 +501,7 @@ static const struct {
     {"from nobody", from_nobody, WIRE_BAD},
     {"lane", fourth_lane, WIRE_BAD},
     {"lane 256", wide_lane, WIRE_BAD},
-    {"hop", two_hops, WIRE_BAD},
+    {"hop", three_hops, WIRE_BAD},
     {"kind", unknown_kind, WIRE_BAD},
     {"body of another kind", kind_of_other_body, WIRE_BAD},
     {"no row", no_row, WIRE_BAD},
@@ -510,6 +512,7 @@ static const struct {
     {"flags 256", wide_flags, WIRE_BAD},
     {"consented 256", wide_consent, WIRE_BAD},
     {"steal 2", half_steal, WIRE_BAD},
+    {"mail 2", half_mail, WIRE_BAD},
     {"status 0", status_0, WIRE_BAD},
     {"status 4", status_4, WIRE_BAD},
     {"nine names", one_name_too_many, WIRE_BAD},
@@ -692,16 +695,15 @@ static void many_empty_parts_get_no_memory(void **unused)
     arena_free(arena);
 }
 
-static void a_payload_travels_with_a_copy(void **unused)
+static void a_payload_travels(uint8_t kind)
 {
-    (void)unused;
     static unsigned char chunk[WIRE_CHUNK_MAX], frame[WIRE_FRAME_MAX];
     for (size_t i = 0; i < sizeof(chunk); i++)
         chunk[i] = upto(255);
     struct wire_payload in = {
         SLICE("envelope"), slice_make(chunk, sizeof(chunk)), 7, 1u << 20};
     struct wire_payload out;
-    struct core_msg m = any_msg(MSG_COPY), back;
+    struct core_msg m = any_msg(kind), back;
     size_t len = wire_encode(&CLUSTER, &m, &in, frame, sizeof(frame));
     assert_true(len > sizeof(chunk));
     struct arena *arena = arena_new(1024);
@@ -712,6 +714,13 @@ static void a_payload_travels_with_a_copy(void **unused)
     assert_int_equal(out.offset_bytes, 7);
     assert_int_equal(out.total_bytes, 1u << 20);
     arena_free(arena);
+}
+
+static void a_payload_travels_with_copy_and_outcome(void **unused)
+{
+    (void)unused;
+    a_payload_travels(MSG_COPY);
+    a_payload_travels(MSG_OUTCOME);
 }
 
 static void what_does_not_fit_is_not_written(void **unused)
@@ -744,7 +753,7 @@ int main(void)
         cmocka_unit_test(identities_are_bounded),
         cmocka_unit_test(a_long_gossip_value_is_refused),
         cmocka_unit_test(many_empty_parts_get_no_memory),
-        cmocka_unit_test(a_payload_travels_with_a_copy),
+        cmocka_unit_test(a_payload_travels_with_copy_and_outcome),
         cmocka_unit_test(what_does_not_fit_is_not_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
