@@ -336,27 +336,32 @@ struct unit_record *unit_record_make(
     return out;
 }
 
+struct rcpt_record rcpt_record_make(
+    struct arena *arena, uint16_t index, const Baton__Disk__Rcpt *r)
+{
+    return (struct rcpt_record){.rcpt = {.address = keep(arena, r->address),
+                                    .orcpt = keep(arena, r->orcpt),
+                                    .notify = (uint8_t)r->notify,
+                                    .index = index},
+        .state = (enum rcpt_state)r->state,
+        .attempts = (uint16_t)(r->attempts < UINT16_MAX ? r->attempts : UINT16_MAX),
+        .next_due = {r->next_due_ms},
+        .first_attempt = {r->first_attempt_ms},
+        .last_attempt = {r->last_attempt_ms},
+        .last_reply = keep(arena, r->last_reply),
+        .last_status = keep(arena, r->last_status),
+        .last_mx = keep(arena, r->last_mx),
+        .attempt_id = r->attempt_id,
+        .delay_dsn_sent = r->delay_dsn_sent};
+}
+
 bool unit_record_add(struct unit_record *u, uint16_t index, const Baton__Disk__Rcpt *r)
 {
-    struct arena *arena = u->arena;
     struct message_unit *unit = &u->message->units[0];
     if (r->state > RCPT_SUPPRESSED || r->notify > UINT8_MAX)
         return false;
     struct rcpt_record *rec = &u->rcpts[u->rcpt_count++];
-    rec->rcpt = (struct recipient){.address = keep(arena, r->address),
-        .orcpt = keep(arena, r->orcpt),
-        .notify = (uint8_t)r->notify,
-        .index = index};
-    rec->state = (enum rcpt_state)r->state;
-    rec->attempts = (uint16_t)(r->attempts < UINT16_MAX ? r->attempts : UINT16_MAX);
-    rec->next_due.ms = r->next_due_ms;
-    rec->first_attempt.ms = r->first_attempt_ms;
-    rec->last_attempt.ms = r->last_attempt_ms;
-    rec->last_reply = keep(arena, r->last_reply);
-    rec->last_status = keep(arena, r->last_status);
-    rec->last_mx = keep(arena, r->last_mx);
-    rec->attempt_id = r->attempt_id;
-    rec->delay_dsn_sent = r->delay_dsn_sent;
+    *rec = rcpt_record_make(u->arena, index, r);
     unit->rcpts[unit->rcpt_count++] = rec->rcpt;
     return true;
 }

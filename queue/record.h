@@ -99,6 +99,9 @@ static inline bool unit_row_is_clustered(const Baton__Disk__Unit *u)
 /* Builds what readers get: a message of its own with one unit. Bytes are copied. */
 struct unit_record *unit_record_make(
     struct unit_id id, const Baton__Disk__Unit *u, unsigned rcpt_max);
+/* A whole row only. */
+struct rcpt_record rcpt_record_make(
+    struct arena *arena, uint16_t index, const Baton__Disk__Rcpt *r);
 /* Adds the next recipient, of at most rcpt_max; false when it is malformed. */
 bool unit_record_add(struct unit_record *u, uint16_t index, const Baton__Disk__Rcpt *r);
 
