@@ -107,7 +107,9 @@ struct rcpt_record {
     struct slice last_reply;  /* cut to 500 bytes */
     struct slice last_status; /* enhanced status code, "4.4.1" */
     struct slice last_mx;     /* host name of the last attempt, "mx.example.org" */
-    uint64_t attempt_id;      /* when in doubt */
+    /* 0, or the attempt whose dot may have delivered to it; up to 8: another node's, by
+     * the number of its cause (D1 to D8). */
+    uint64_t attempt_id;
     bool delay_dsn_sent;
 };
 

@@ -34,6 +34,11 @@ unsigned delivery_loop_load(const struct delivery_loop *dl)
     return atomic_load_explicit(&dl->load, memory_order_relaxed);
 }
 
+struct loop *delivery_loop_loop(struct delivery_loop *dl)
+{
+    return dl->loop;
+}
+
 struct mailbox *delivery_loop_mailbox(struct delivery_loop *dl)
 {
     return loop_mailbox(dl->loop);

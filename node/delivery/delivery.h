@@ -44,6 +44,7 @@ struct delivery_loop *delivery_loop_new(
 void delivery_loop_free(struct delivery_loop *dl);
 /* Sessions on it; any thread; the least busy loop gets the next one. */
 unsigned delivery_loop_load(const struct delivery_loop *dl);
+struct loop *delivery_loop_loop(struct delivery_loop *dl);
 struct mailbox *delivery_loop_mailbox(struct delivery_loop *dl);
 struct conns *delivery_loop_conns(struct delivery_loop *dl);
 const struct delivery_env *delivery_loop_env(struct delivery_loop *dl);

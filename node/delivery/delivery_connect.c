@@ -114,7 +114,7 @@ void outgoing_drop_connection(struct delivery *d)
         conn_finish(d->conn, false);
     d->conn = NULL;
     timer_cancel(&d->timer);
-    d->ended = d->lost = d->final_waiting = false;
+    d->ended = d->lost = d->final_waiting = d->asking = false;
     d->messages = 0;
 }
 

@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transactions: a parcel's open recipients, in portions, through the engine; and the last
- * write, right after the gate was read. */
+/* Transactions: a parcel's open recipients, in portions, through the engine. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
-#include "base/random.h"
 #include "node/delivery/parcel_load.h"
 #include "node/delivery/outgoing.h"
 #include "node/delivery/settle.h"
 #include "node/mail/convert8.h"
-
-/* How long a mail whose right is missing is left alone, and how long we wait for it. */
-#define LATER_FIRST_MS 1000
-#define LATER_SPREAD_MS 4000
-#define RIGHT_WAIT_MS 30000
-
-static void start_transaction(struct delivery *d);
 
 struct parcel *outgoing_let_go(struct delivery *d)
 {
@@ -26,12 +17,6 @@ struct parcel *outgoing_let_go(struct delivery *d)
     if (p)
         rights_leave(&p->attempt);
     return p;
-}
-
-static struct wall a_little_later(void)
-{
-    return (struct wall){
-        wall_now().ms + LATER_FIRST_MS + (int64_t)random_below(LATER_SPREAD_MS)};
 }
 
 /* --- the next parcel --- */
@@ -96,7 +81,7 @@ static void parcel_loaded(
         send_home(d, parcel, PARCEL_DEFERRED);
     } else if (d->state == DELIVERY_LOADING) {
         d->state = DELIVERY_IDLE;
-        start_transaction(d);
+        outgoing_ask_right(d);
     } else {
         come_late(d);
     }
@@ -129,7 +114,7 @@ void outgoing_next_parcel(struct delivery *d)
         finish_parcel(
             d); /* who was not tried yet is due at once, over another connection */
     } else if (d->current) { /* more recipients, or it moved on to this hop with us */
-        start_transaction(d);
+        outgoing_ask_right(d);
         return;
     }
     if (d->quitting || connection_is_used_up(d)) {
@@ -146,7 +131,7 @@ void outgoing_next_parcel(struct delivery *d)
     if (d->current->hot) {
         struct slice tail = body_tail(d->current->hot->body, 2);
         d->lacks_final_crlf = !slice_eq(tail, SLICE("\r\n"));
-        start_transaction(d);
+        outgoing_ask_right(d);
         return;
     }
     d->state = DELIVERY_LOADING;
@@ -347,29 +332,9 @@ static bool needs_conversion(const struct delivery *d)
                strcmp(d->settings->delivery.eight_bit, "convert") == 0);
 }
 
-/* --- the right to the parcel --- */
+/* --- the right to the parcel is there, or is not --- */
 
-/* The right is not ours now. What is known of it is settled, the rest goes home. */
-static void leave_for_later(struct delivery *d, struct wall due);
-
-static void right_changed(struct attempt_ticket *t, void *owner)
-{
-    struct delivery *d = t->ctx;
-    (void)owner;
-    if (!d->current || d->current->attempt.ticket != t)
-        return;
-    outgoing_look_at_right(d);
-    outgoing_pump(d);
-}
-
-static enum err begin_attempt(struct delivery *d, struct parcel *p, uint64_t rcpts)
-{
-    struct rights_asker asker = {
-        .reply_to = delivery_loop_mailbox(d->dl), .changed = right_changed, .ctx = d};
-    return rights_begin(d->dl->env->rights, p->id, rcpts, &asker, &p->attempt);
-}
-
-static void granted(struct delivery *d, const struct rights_grant *grant)
+void outgoing_granted(struct delivery *d, const struct rights_grant *grant)
 {
     struct parcel *p = d->current;
     p->allowed &= grant->rcpts;
@@ -382,133 +347,10 @@ static void granted(struct delivery *d, const struct rights_grant *grant)
         open_transaction(d);
 }
 
-static void look_at_grant(struct delivery *d)
-{
-    struct rights_grant grant;
-    enum gate gate = rights_granted(d->dl->env->rights, &d->current->attempt, &grant);
-    if (gate == GATE_WAIT && mono_now().ns < d->wait_until.ns)
-        return;
-    d->asking = false;
-    d->state = DELIVERY_IDLE;
-    if (gate == GATE_OPEN) {
-        granted(d, &grant);
-    } else {
-        leave_for_later(d, a_little_later());
-        outgoing_next_parcel(d);
-    }
-}
-
-static void start_transaction(struct delivery *d)
-{
-    struct parcel *p = d->current;
-    struct wall now = wall_now();
-    uint64_t rcpts = parcel_open_bits(p, now);
-    d->move_on = false;
-    if (!p->fates)
-        parcel_begin_fates(p);
-    if (rcpts == 0 && rights_clustered(d->dl->env->rights)) {
-        leave_for_later(d, (struct wall){now.ms + NOT_ALLOWED_MS});
-        outgoing_next_parcel(d);
-    } else if (begin_attempt(d, p, rcpts) != ERR_OK) {
-        leave_for_later(d, a_little_later());
-        smtp_client_quit(d->client, mono_now());
-    } else {
-        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
-        d->state = DELIVERY_LOADING;
-        d->asking = true;
-        look_at_grant(d);
-    }
-}
-
 enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out)
 {
     struct delivery *d = ctx;
     return body_source_next(d->source, out);
-}
-
-/* --- the last write --- */
-
-void outgoing_engine_final_ready(void *ctx)
-{
-    struct delivery *d = ctx;
-    d->final_waiting = true;
-    if (d->current->attempt.ticket)
-        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
-    outgoing_write_final(d);
-}
-
-bool outgoing_waits_for_right(const struct delivery *d)
-{
-    return d->asking ||
-           (d->final_waiting && d->current && d->current->attempt.ticket != NULL);
-}
-
-static void refuse_final(struct delivery *d)
-{
-    d->final_waiting = false;
-    d->gate_refused = true;
-    smtp_client_final_refused(d->client, mono_now());
-}
-
-/* The right went while a body was on its way: no need to send the rest of it. What has
- * its dot already waits for the reply, which is a fact whoever owns the mail now. */
-static void stop_if_closed(struct delivery *d)
-{
-    if (d->state != DELIVERY_SENDING || smtp_client_phase(d->client) >= SMTP_PHASE_DOT ||
-        rights_gate(d->dl->env->rights, &d->current->attempt) != GATE_CLOSED)
-        return;
-    d->gate_refused = true;
-    smtp_client_abort(d->client, ERR_GATE_CLOSED, mono_now());
-}
-
-void outgoing_look_at_right(struct delivery *d)
-{
-    bool was_in_engine = d->in_engine;
-    if (!d->client || d->ended || !d->current)
-        return;
-    d->in_engine = true;
-    if (d->asking) {
-        look_at_grant(d);
-    } else if (d->final_waiting) {
-        outgoing_write_final(d);
-    } else {
-        stop_if_closed(d);
-    }
-    d->in_engine = was_in_engine;
-}
-
-void outgoing_write_final(struct delivery *d)
-{
-    /* The outcome of the message before must be durable: a crash may then leave at most
-     * one message a connection in doubt. */
-    if (!d->final_waiting)
-        return;
-    if (d->outcome_pending) {
-        if (outgoing_waits_for_right(d) && mono_now().ns >= d->wait_until.ns)
-            refuse_final(d);
-        return;
-    }
-    for (;;) {
-        struct slice rest = smtp_client_final(d->client);
-        size_t n = 0;
-        if (rest.len == 0)
-            break;
-        enum gate gate = rights_gate(d->dl->env->rights, &d->current->attempt);
-        if (gate == GATE_WAIT && mono_now().ns < d->wait_until.ns)
-            return; /* until it changes, or the time is over */
-        if (gate != GATE_OPEN) {
-            refuse_final(d);
-            return;
-        }
-        if (conn_send_direct(d->conn, rest, &n) != ERR_OK) {
-            d->lost = true;
-            return; /* the pump tells the engine */
-        }
-        if (n == 0)
-            return; /* `drained` comes back here */
-        smtp_client_final_written(d->client, n, mono_now());
-    }
-    d->final_waiting = false;
 }
 
 /* --- what became of it --- */
@@ -568,23 +410,6 @@ static void close_fates(struct parcel *p)
             p->fates[i].tried = true;
 }
 
-bool outgoing_salvage(struct delivery *d)
-{
-    struct parcel *p = d->current;
-    if (!p || d->loading || d->asking)
-        return false; /* a read under way sends it home itself */
-    if (d->gate_refused) {
-        leave_for_later(d, a_little_later());
-        return false;
-    }
-    if (d->move_on && !d->quitting && hops_next(d, true))
-        return true;
-    if (p->fates)
-        close_fates(p);
-    finish_parcel(d);
-    return false;
-}
-
 /* Recipients of an earlier transaction may have theirs already: to forget that would
  * deliver to them again. */
 static bool knows_fates(const struct parcel *p)
@@ -592,6 +417,24 @@ static bool knows_fates(const struct parcel *p)
     for (unsigned i = 0; p->fates && i < parcel_rcpt_count(p); i++)
         if (p->fates[i].tried || p->fates[i].err != ERR_OK)
             return true;
+    return false;
+}
+
+bool outgoing_salvage(struct delivery *d)
+{
+    struct parcel *p = d->current;
+    if (!p || d->loading)
+        return false; /* a read under way sends it home itself */
+    if (d->gate_refused) {
+        outgoing_leave_for_later(d, outgoing_a_little_later());
+        return false;
+    }
+    if (!knows_fates(p))
+        return false; /* its right was being asked for: it goes home untouched */
+    if (d->move_on && !d->quitting && hops_next(d, true))
+        return true;
+    close_fates(p);
+    finish_parcel(d);
     return false;
 }
 
@@ -608,7 +451,7 @@ void outgoing_leave_parcel(struct delivery *d)
     }
 }
 
-static void leave_for_later(struct delivery *d, struct wall due)
+void outgoing_leave_for_later(struct delivery *d, struct wall due)
 {
     struct parcel *p = d->current;
     d->gate_refused = false;

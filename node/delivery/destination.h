@@ -14,6 +14,7 @@
 /* Units that are being settled without an attempt at one time. */
 #define FAILING_MAX 256
 #define WINDOW_FIRST 2
+#define EARLY_MAX 256
 
 enum route_state { ROUTE_NONE, ROUTE_ASKED, ROUTE_KNOWN };
 
@@ -93,6 +94,13 @@ struct schedule {
     uint8_t generation; /* of the settings; a unit of another one is matched anew */
     bool match_needs_message;
     bool stopping;
+    bool paused; /* in a cluster: no lease, so nothing is tried, failed or expired */
+    /* In a cluster: units that are to be read from disk, and how many are being read. */
+    STAILQ_HEAD(, start_note) starting;
+    unsigned loading;
+    /* Cancelled before they were known here: what was said first may arrive later. */
+    struct unit_id early[EARLY_MAX];
+    unsigned early_count;
     struct mono stop_at;
     pthread_mutex_t stats_lock;
     struct schedule_stats stats;
@@ -103,6 +111,8 @@ struct group *group_find(struct schedule *s, struct slice domain, int rule);
 /* For a group that was taken out of the table. */
 void group_set_rule(struct group *g, int rule);
 void group_add_ready(struct group *g, struct sched_unit *unit);
+/* Out of its line; the unit is in no place then. */
+void group_remove_ready(struct group *g, struct sched_unit *unit);
 /* NULL when none is ready. The unit becomes ACTIVE. */
 struct sched_unit *group_take_ready(struct group *g);
 /* Asks for the route if it is not known, then hands the group's units to its
@@ -136,7 +146,27 @@ void destination_quit_slot(struct session_slot *slot);
 /* At the end, when all groups are gone. */
 void destinations_free(struct schedule *s);
 
+/* schedule_reload.c: does a rule look at more than the domain? */
+bool schedule_rules_need_message(const struct settings *settings);
+
+/* schedule_cluster.c */
+void schedule_cluster_init(struct schedule *s);
+void schedule_cluster_fini(struct schedule *s);
+/* For mail that was accepted here; NULL: known already, or another node's. */
+struct sched_unit *schedule_new_unit(struct schedule *s, struct unit_id id);
+void schedule_load_some(struct schedule *s);
+/* An attempt on a unit that was taken away meanwhile is over. */
+void schedule_cancelled_home(struct schedule *s, struct sched_unit *unit);
+
 /* schedule.c */
+struct group *schedule_group_of(
+    struct schedule *s, const struct message *m, unsigned unit);
+void schedule_place_found(struct schedule *s, struct sched_unit *unit, struct group *g,
+    const struct scan_unit *found);
+void schedule_forget_hot(struct schedule *s, struct sched_unit *unit);
+/* Out of the line of those whose destination did not answer, if it is in it. */
+void schedule_leave_failed_line(struct sched_unit *unit);
+void schedule_unit_gone(struct schedule *s, struct sched_unit *unit);
 struct delivery_loop *schedule_least_busy(struct schedule *s);
 struct parcel *schedule_make_parcel(struct schedule *s, struct sched_unit *unit);
 void schedule_unit_due(struct schedule *s, struct sched_unit *unit);

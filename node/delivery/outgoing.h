@@ -111,20 +111,29 @@ extern const struct smtp_client_handler outgoing_engine_handler;
 void outgoing_next_parcel(struct delivery *d);
 void outgoing_engine_done(void *ctx, const struct smtp_outcome *outcome);
 enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out);
-void outgoing_engine_final_ready(void *ctx);
-void outgoing_write_final(struct delivery *d);
-/* The right of the parcel in hand, or the gate, may have changed. */
-void outgoing_look_at_right(struct delivery *d);
-/* A cluster decides when it goes on: look again soon, whatever the engine waits for. */
-bool outgoing_waits_for_right(const struct delivery *d);
-/* The parcel in hand is no longer ours to hear of. */
-struct parcel *outgoing_let_go(struct delivery *d);
 /* The connection is gone; what of the parcel in hand? True: it goes on at the next hop.
  */
 bool outgoing_salvage(struct delivery *d);
 /* The session ends, maybe between two hops, with a parcel in hand: what is known of it is
  * settled; of what nothing is known goes home untouched. */
 void outgoing_leave_parcel(struct delivery *d);
+/* The right is not ours now: the same, but it is not due before. */
+void outgoing_leave_for_later(struct delivery *d, struct wall due);
+/* May be talked about to the hop. */
+void outgoing_granted(struct delivery *d, const struct rights_grant *grant);
+/* The parcel in hand is no longer ours to hear of. */
+struct parcel *outgoing_let_go(struct delivery *d);
+
+/* delivery_gate.c: the right to the parcel, and the last write. */
+/* Asks for it, once a parcel, and goes on with outgoing_granted or without the parcel. */
+void outgoing_ask_right(struct delivery *d);
+struct wall outgoing_a_little_later(void);
+void outgoing_engine_final_ready(void *ctx);
+void outgoing_write_final(struct delivery *d);
+/* The right of the parcel in hand, or the gate, may have changed. */
+void outgoing_look_at_right(struct delivery *d);
+/* A cluster decides when it goes on: look again soon, whatever the engine waits for. */
+bool outgoing_waits_for_right(const struct delivery *d);
 
 /* delivery.c */
 void outgoing_close(struct delivery *d, bool failed);

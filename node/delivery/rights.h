@@ -155,6 +155,7 @@ void rights_outcome(struct rights *r, struct rights_settle *settle);
 
 /* Shutting down, or storage stalled: no attempt starts, no dot leaves. */
 void rights_close_gate(struct rights *r);
+bool rights_closed(const struct rights *r);
 /* May an attempt start? In a cluster: only well before the lease ends. */
 bool rights_may_deliver(const struct rights *r);
 

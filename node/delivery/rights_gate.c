@@ -47,6 +47,11 @@ bool gate_has_time(const struct rights_gate_value *v, int64_t margin_ns)
     return v->is_static || mono_now().ns + margin_ns <= v->lease_end.ns;
 }
 
+bool rights_closed(const struct rights *r)
+{
+    return atomic_load_explicit(&r->closed, memory_order_acquire);
+}
+
 static enum gate of_ticket(const struct attempt_ticket *t)
 {
     switch ((enum ticket_state)atomic_load_explicit(&t->state, memory_order_acquire)) {
@@ -64,7 +69,7 @@ static enum gate of_ticket(const struct attempt_ticket *t)
 
 enum gate rights_gate(const struct rights *r, const struct attempt *a)
 {
-    if (atomic_load_explicit(&r->closed, memory_order_acquire))
+    if (rights_closed(r))
         return GATE_CLOSED;
     if (!r->backend)
         return a->id && a->epoch == r->epoch ? GATE_OPEN : GATE_CLOSED;
@@ -105,7 +110,7 @@ void rights_close_gate(struct rights *r)
 
 bool rights_may_deliver(const struct rights *r)
 {
-    if (atomic_load_explicit(&r->closed, memory_order_acquire))
+    if (rights_closed(r))
         return false;
     if (!r->backend)
         return true;

@@ -30,7 +30,7 @@ struct delivery_loop *schedule_least_busy(struct schedule *s)
     return best;
 }
 
-static void forget_hot(struct schedule *s, struct sched_unit *unit)
+void schedule_forget_hot(struct schedule *s, struct sched_unit *unit)
 {
     message_unref(unit->hot);
     unit->hot = NULL;
@@ -41,6 +41,7 @@ static void forget_hot(struct schedule *s, struct sched_unit *unit)
 struct parcel *schedule_make_parcel(struct schedule *s, struct sched_unit *unit)
 {
     struct parcel *parcel = parcel_new(unit, unit->id, unit->hot);
+    parcel->allowed = unit->rcpts;
     parcel->check_rule =
         !unit->hot && s->match_needs_message && unit->generation != s->generation;
     return parcel;
@@ -68,7 +69,7 @@ void schedule_unit_wait(struct schedule *s, struct sched_unit *unit, int64_t due
         arm_due(s);
 }
 
-static void leave_failed_line(struct sched_unit *unit)
+void schedule_leave_failed_line(struct sched_unit *unit)
 {
     if (unit->connection_failed)
         TAILQ_REMOVE(&unit->group->failed, unit, line);
@@ -78,7 +79,8 @@ static void leave_failed_line(struct sched_unit *unit)
 static void expire_held(struct schedule *s, struct sched_unit *unit)
 {
     struct wall now = wall_now();
-    if (unit->expires_ms > now.ms || !rights_clock_trusted(s->env->rights, now)) {
+    if (unit->expires_ms > now.ms || s->paused ||
+        !rights_clock_trusted(s->env->rights, now)) {
         int64_t later = now.ms + CLOCK_WAIT_MS;
         units_wait(s->units, unit, unit->expires_ms > later ? unit->expires_ms : later);
         return;
@@ -97,7 +99,7 @@ void schedule_unit_due(struct schedule *s, struct sched_unit *unit)
         expire_held(s, unit);
         return;
     }
-    leave_failed_line(unit);
+    schedule_leave_failed_line(unit);
     group_add_ready(unit->group, unit);
     group_advance(unit->group);
 }
@@ -118,7 +120,7 @@ static void due_fired(struct timer *t)
 
 /* --- what comes in --- */
 
-static struct group *group_of_message(
+struct group *schedule_group_of(
     struct schedule *s, const struct message *m, unsigned unit)
 {
     struct route_facts facts = {.domain = m->units[unit].domain,
@@ -144,9 +146,11 @@ static void keep_hot(struct schedule *s, struct sched_unit *unit, struct message
 static void add_message(struct schedule *s, struct message *m)
 {
     for (unsigned i = 0; i < m->unit_count; i++) {
-        struct group *g = group_of_message(s, m, i);
         struct unit_id id = {m->id, m->units[i].unit};
-        struct sched_unit *unit = units_add(s->units, id);
+        struct sched_unit *unit = schedule_new_unit(s, id);
+        if (!unit)
+            continue;
+        struct group *g = schedule_group_of(s, m, i);
         unit->group = g;
         unit->generation = s->generation;
         unit->expires_ms = m->units[i].expires.ms;
@@ -192,11 +196,9 @@ static int64_t sane_due(const struct schedule *s, const struct scan_unit *found)
     return now + (int64_t)random_below((uint64_t)s->settings->retry.first_ms + 1);
 }
 
-void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
+void schedule_place_found(struct schedule *s, struct sched_unit *unit, struct group *g,
+    const struct scan_unit *found)
 {
-    struct route_facts facts = {.domain = found->domain};
-    struct group *g = group_find(s, found->domain, router_match(s->router, &facts));
-    struct sched_unit *unit = units_add(s->units, found->id);
     unit->group = g;
     unit->expires_ms = found->expires.ms;
     g->unit_count++;
@@ -205,12 +207,19 @@ void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
     units_wait(s->units, unit, found->held ? found->expires.ms : sane_due(s, found));
 }
 
+void schedule_add_scanned(struct schedule *s, const struct scan_unit *found)
+{
+    struct route_facts facts = {.domain = found->domain};
+    struct group *g = group_find(s, found->domain, router_match(s->router, &facts));
+    schedule_place_found(s, units_add(s->units, found->id), g, found);
+}
+
 /* --- what comes back --- */
 
-static void unit_gone(struct schedule *s, struct sched_unit *unit)
+void schedule_unit_gone(struct schedule *s, struct sched_unit *unit)
 {
     struct group *g = unit->group;
-    forget_hot(s, unit);
+    schedule_forget_hot(s, unit);
     s->in_doubt -= unit->in_doubt;
     units_remove(s->units, unit);
     g->unit_count--;
@@ -220,7 +229,7 @@ static void unit_gone(struct schedule *s, struct sched_unit *unit)
 static void unit_deferred(
     struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
 {
-    forget_hot(s, unit);
+    schedule_forget_hot(s, unit);
     unit->place = UNIT_WAITING;
     unit->connection_failed = parcel->connection_failed;
     s->in_doubt += (uint64_t)parcel->in_doubt - unit->in_doubt;
@@ -243,7 +252,7 @@ static void unit_rerouted(
     struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
 {
     struct group *old = unit->group;
-    struct group *g = group_of_message(s, parcel_message(parcel), 0);
+    struct group *g = schedule_group_of(s, parcel_message(parcel), 0);
     unit->group = g;
     unit->generation = s->generation;
     g->unit_count++;
@@ -270,8 +279,10 @@ static void parcel_home(struct mail *mail, void *owner)
         (parcel->result == PARCEL_DEFERRED && !parcel->connection_failed))
         if (unit->group->destination && !parcel->without_session)
             destination_success(s, unit->group->destination);
-    if (parcel->result == PARCEL_SETTLED) {
-        unit_gone(s, unit);
+    if (unit->cancelled || unit->restarted) {
+        schedule_cancelled_home(s, unit);
+    } else if (parcel->result == PARCEL_SETTLED) {
+        schedule_unit_gone(s, unit);
     } else if (parcel->result == PARCEL_DEFERRED) {
         unit_deferred(s, unit, parcel);
     } else if (parcel->result == PARCEL_LATER) {
@@ -334,7 +345,7 @@ static void publish_stats(struct schedule *s)
 static void expiry_sweep(struct schedule *s)
 {
     struct wall now = wall_now();
-    if (!rights_clock_trusted(s->env->rights, now))
+    if (s->paused || !rights_clock_trusted(s->env->rights, now))
         return;
     for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
         struct group *g;
@@ -389,6 +400,7 @@ static void sweep_fired(struct timer *t)
         look_at_stop(s);
     else if (++s->sweep_round % EXPIRY_SWEEPS == 0)
         expiry_sweep(s);
+    schedule_load_some(s);
     if (!s->stopping &&
         (!TAILQ_EMPTY(&s->starved) || s->sweep_round % FORGET_SWEEPS == 0))
         destinations_sweep(s);
@@ -396,16 +408,6 @@ static void sweep_fired(struct timer *t)
 }
 
 /* --- life --- */
-
-static bool rules_need_message(const struct settings *settings)
-{
-    for (unsigned i = 0; i < settings->route_count; i++) {
-        const struct route_settings *r = &settings->routes[i];
-        if (r->sender[0] || r->user[0] || r->listener[0])
-            return true;
-    }
-    return false;
-}
 
 struct schedule *schedule_new(struct delivery_env *env, struct settings *settings)
 {
@@ -416,8 +418,9 @@ struct schedule *schedule_new(struct delivery_env *env, struct settings *setting
     struct route_dns dns = {.resolver = env->resolver};
     s->router = router_new(s->loop, &dns, settings);
     s->generation = 1;
-    s->match_needs_message = rules_need_message(settings);
+    s->match_needs_message = schedule_rules_need_message(settings);
     s->units = units_new();
+    schedule_cluster_init(s);
     s->hash_key = random_u64();
     TAILQ_INIT(&s->failing);
     TAILQ_INIT(&s->starved);
@@ -453,55 +456,6 @@ void schedule_start(struct schedule *s, struct delivery_loop **loops, unsigned l
         die("baton: cannot start the scheduler thread");
     pthread_setname_np(s->thread, "scheduler");
     s->started = true;
-}
-
-struct reload_note {
-    struct mail mail;
-    struct schedule *schedule;
-    struct settings *settings;
-};
-
-/* Rules may have moved. Where the domain alone decides, a group gets its new rule here;
- * where the message has a say, each unit finds its own when it is read next. */
-static void rematch_groups(struct schedule *s)
-{
-    struct group_list all = LIST_HEAD_INITIALIZER(all);
-    struct group *g;
-    for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
-        while ((g = LIST_FIRST(&s->groups[i]))) {
-            LIST_REMOVE(g, bucket);
-            LIST_INSERT_HEAD(&all, g, bucket);
-        }
-    }
-    while ((g = LIST_FIRST(&all))) {
-        struct route_facts facts = {.domain = g->domain};
-        LIST_REMOVE(g, bucket);
-        group_drop_route(g);
-        group_set_rule(g, router_match(s->router, &facts));
-        group_advance(g);
-    }
-}
-
-static void reload_arrived(struct mail *mail, void *owner)
-{
-    struct reload_note *note = CONTAINER_OF(mail, struct reload_note, mail);
-    struct schedule *s = note->schedule;
-    (void)owner;
-    router_reload(s->router, note->settings);
-    settings_unref(s->settings);
-    s->settings = note->settings;
-    s->generation++;
-    s->match_needs_message = rules_need_message(s->settings);
-    rematch_groups(s);
-    free(note);
-}
-
-void schedule_reload(struct schedule *s, struct settings *settings)
-{
-    struct reload_note *note = mem_alloc(sizeof(*note));
-    note->schedule = s;
-    note->settings = settings_ref(settings);
-    mailbox_post(loop_mailbox(s->loop), &note->mail, reload_arrived);
 }
 
 struct stop_note {
@@ -567,16 +521,18 @@ void schedule_free(struct schedule *s)
     if (!s)
         return;
     s->stopping = true;
-    router_stop(s->router); /* answers every group that asked */
+    mailbox_drain(loop_mailbox(s->loop)); /* what came after the thread had ended */
+    router_stop(s->router);               /* answers every group that asked */
     free_groups(s);
     destinations_free(s);
     timer_fini(&s->due_timer);
     timer_fini(&s->sweep_timer);
-    while (router_pending(s->router) > 0) {
+    while (router_pending(s->router) > 0 || s->loading > 0) {
         mailbox_wait(loop_mailbox(s->loop), 1000);
         mailbox_drain(loop_mailbox(s->loop));
     }
     router_free(s->router);
+    schedule_cluster_fini(s);
     loop_free(s->loop);
     units_free(s->units);
     free(s->loops);

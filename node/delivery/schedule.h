@@ -25,6 +25,21 @@ void schedule_start(
     struct schedule *s, struct delivery_loop **loops, unsigned loop_count);
 /* Any thread: a message that is durable and ours. Takes a reference of its own. */
 void schedule_accepted(struct schedule *s, struct message *m);
+
+/* --- in a cluster (rights_clustered): mail is scheduled when and as long as the cluster
+ * says that it is this node's; all of any thread. Begins paused. --- */
+
+/* Ours from now on: read from disk and scheduled, not before `due` (0: when it is due).
+ * `rcpts`, by rights_bit: those that may be tried; `doubt`: those that are in doubt.
+ * Known already: the recipients are taken over, and `due` when it waits for its time. */
+void schedule_unit_start(struct schedule *s, struct unit_id id, uint64_t rcpts,
+    uint64_t doubt, struct wall due);
+/* Another node's: forgotten; an attempt that is under way is not stopped from here (its
+ * ticket does that), and is forgotten when it is over. */
+void schedule_unit_cancel(struct schedule *s, struct unit_id id);
+/* No attempt starts, and nothing is failed or expired, until it goes on. */
+void schedule_pause(struct schedule *s, bool paused);
+
 /* Any thread: new settings (a reference of its own is taken). */
 void schedule_reload(struct schedule *s, struct settings *settings);
 /* Any thread. Starts no more attempts; sessions finish what is in hand, at the latest

@@ -150,6 +150,8 @@ static void note_starved(struct schedule *s, struct destination *d)
 void destination_dispatch(struct schedule *s, struct destination *d)
 {
     struct session_slot *slot;
+    if (s->paused)
+        return; /* its groups ask again when it goes on */
     while (!TAILQ_EMPTY(&d->turns) && !s->stopping) {
         if (d->idle_count > 0 && (slot = slot_that_is(d, true)))
             send_batch(s, slot);

@@ -91,23 +91,28 @@ void group_add_ready(struct group *g, struct sched_unit *unit)
     take_turn(g);
 }
 
+void group_remove_ready(struct group *g, struct sched_unit *unit)
+{
+    TAILQ_REMOVE(&g->ready, unit, line);
+    g->ready_count--;
+    g->schedule->ready--;
+    if (!g->destination)
+        return;
+    g->destination->ready_count--;
+    if (g->in_turn && g->ready_count == 0) {
+        TAILQ_REMOVE(&g->destination->turns, g, turn);
+        g->in_turn = false;
+    }
+}
+
 struct sched_unit *group_take_ready(struct group *g)
 {
     struct sched_unit *unit = TAILQ_FIRST(&g->ready);
     if (!unit)
         return NULL;
-    TAILQ_REMOVE(&g->ready, unit, line);
+    group_remove_ready(g, unit);
     unit->place = UNIT_ACTIVE;
-    g->ready_count--;
-    g->schedule->ready--;
     g->schedule->active++;
-    if (g->destination) {
-        g->destination->ready_count--;
-        if (g->in_turn && g->ready_count == 0) {
-            TAILQ_REMOVE(&g->destination->turns, g, turn);
-            g->in_turn = false;
-        }
-    }
     return unit;
 }
 
@@ -147,7 +152,7 @@ void group_stop_failing(struct group *g)
 void groups_fail_some(struct schedule *s)
 {
     struct group *g;
-    while (!s->stopping && (g = TAILQ_FIRST(&s->failing))) {
+    while (!s->stopping && !s->paused && (g = TAILQ_FIRST(&s->failing))) {
         while (g->ready_count > 0 && s->failing_active < FAILING_MAX)
             fail_one(s, g);
         if (g->ready_count > 0)
@@ -220,7 +225,7 @@ static void route_arrived(struct route *route, void *ctx)
 void group_advance(struct group *g)
 {
     struct schedule *s = g->schedule;
-    if (g->ready_count == 0 || g->failure || s->stopping)
+    if (g->ready_count == 0 || g->failure || s->stopping || s->paused)
         return;
     if (g->route_state == ROUTE_KNOWN && route_is_stale(g->route, loop_now(s->loop)))
         group_drop_route(g);

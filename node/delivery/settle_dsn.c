@@ -73,6 +73,17 @@ static void add_dsn(struct settlement *t, struct message *dsn, enum dsn_kind kin
     log_dsn(t, dsn, kind);
 }
 
+void settlement_drop_dsns(struct settlement *t, enum err why)
+{
+    char id[MSG_ID_TEXT + 1];
+    msg_id_format(t->parcel->id.msg, id);
+    log_say(LOG_EV_STORE_PROBLEM,
+        "no notification for %s can be stored: %s; its failures are tried again", id,
+        err_text(why));
+    while (t->dsn_count > 0)
+        message_unref(t->dsns[--t->dsn_count]);
+}
+
 static void make_kind(struct settlement *t, struct dsn_request *r, enum dsn_kind kind,
     const struct rcpt_record **rcpts)
 {

@@ -22,6 +22,8 @@ struct settlement {
     struct rcpt_record *records; /* those that changed; in the parcel's arena */
     uint16_t *index;             /* position of each in the unit */
     unsigned record_count;
+    struct timer again;
+    unsigned tries;
     struct message *dsns[SETTLEMENT_DSNS];
     unsigned dsn_count;
 };
@@ -30,6 +32,9 @@ struct settlement {
 bool settlement_wants_dsn(const struct settlement *t);
 /* On a helper, reading the body when it is not in memory; then settlement_store. */
 void settlement_make_dsns(struct settlement *t);
+/* They found no room. What bounces is taken back, but a notice of success is lost then,
+ * and the log says so. */
+void settlement_drop_dsns(struct settlement *t, enum err why);
 
 /* settle.c */
 void settlement_store(struct settlement *t);

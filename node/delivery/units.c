@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "node/delivery/units_internal.h"
 
 #define SLAB_UNITS 512
 
@@ -18,6 +19,7 @@ struct units {
     struct sched_unit **heap;
     uint32_t heap_count, heap_cap;
     uint64_t count, slab_count;
+    struct unit_index *index; /* or NULL */
 };
 
 struct units *units_new(void)
@@ -31,11 +33,14 @@ void units_free(struct units *u)
 {
     if (!u)
         return;
+    for (uint32_t i = 0; i < u->heap_count; i++)
+        message_unref(u->heap[i]->hot);
     while (u->slabs) {
         struct slab *next = u->slabs->next;
         free(u->slabs);
         u->slabs = next;
     }
+    unit_index_free(u->index);
     free(u->heap);
     free(u);
 }
@@ -50,14 +55,27 @@ static void add_slab(struct units *u)
         TAILQ_INSERT_HEAD(&u->free, &slab->units[i], line);
 }
 
+void units_index(struct units *u)
+{
+    INVARIANT(u->count == 0 && !u->index);
+    u->index = unit_index_new();
+}
+
+struct sched_unit *units_find(const struct units *u, struct unit_id id)
+{
+    return unit_index_find(u->index, id);
+}
+
 struct sched_unit *units_add(struct units *u, struct unit_id id)
 {
     if (TAILQ_EMPTY(&u->free))
         add_slab(u);
     struct sched_unit *unit = TAILQ_FIRST(&u->free);
     TAILQ_REMOVE(&u->free, unit, line);
-    *unit = (struct sched_unit){.id = id};
+    *unit = (struct sched_unit){.id = id, .rcpts = UINT64_MAX};
     u->count++;
+    if (u->index)
+        unit_index_add(u->index, unit);
     return unit;
 }
 
@@ -129,6 +147,8 @@ void units_unwait(struct units *u, struct sched_unit *unit)
 void units_remove(struct units *u, struct sched_unit *unit)
 {
     units_unwait(u, unit);
+    if (u->index)
+        unit_index_remove(u->index, unit);
     message_unref(unit->hot);
     unit->hot = NULL;
     TAILQ_INSERT_HEAD(&u->free, unit, line);
@@ -154,5 +174,5 @@ uint64_t units_count(const struct units *u)
 uint64_t units_memory(const struct units *u)
 {
     return u->slab_count * sizeof(struct slab) +
-           u->heap_cap * sizeof(struct sched_unit *);
+           u->heap_cap * sizeof(struct sched_unit *) + unit_index_memory(u->index);
 }

@@ -9,10 +9,12 @@
 #include "queue/message.h"
 
 enum unit_place {
-    UNIT_WAITING, /* in the heap, for its due time */
-    UNIT_READY,   /* due; in its group's line */
-    UNIT_ACTIVE,  /* a parcel has it */
-    UNIT_HELD,    /* until an operator releases it; in the heap, for its expiry */
+    UNIT_WAITING,  /* in the heap, for its due time */
+    UNIT_READY,    /* due; in its group's line */
+    UNIT_ACTIVE,   /* a parcel has it */
+    UNIT_HELD,     /* until an operator releases it; in the heap, for its expiry */
+    UNIT_STARTING, /* in a cluster: ours since a moment, and being read from disk; due_ms
+                      is what it must not be tried before; it has no group yet */
 };
 
 struct group;
@@ -26,13 +28,16 @@ struct sched_unit {
     int64_t expires_ms;
     uint32_t heap_at;   /* position + 1; 0: not in the heap */
     uint32_t hot_bytes; /* of the memory budget */
+    uint64_t rcpts;     /* by rights_bit: those that may be tried */
     struct unit_id id;
     uint16_t in_doubt; /* recipients */
     uint8_t place;
     uint8_t
         generation; /* of the settings its route rule was matched under; 0: never was */
-    bool connection_failed; /* its last attempt reached no hop: tried at once when one
-                               does */
+    bool connection_failed : 1; /* its last attempt reached no hop: tried at once when one
+                                   does */
+    bool cancelled : 1; /* active, and another node's: forgotten when it is home */
+    bool restarted : 1; /* cancelled, and ours again: read anew when it is home */
 };
 TAILQ_HEAD(unit_line, sched_unit);
 
@@ -40,6 +45,11 @@ struct units;
 
 struct units *units_new(void);
 void units_free(struct units *u);
+/* With an index by id from here on; while there are none. */
+void units_index(struct units *u);
+/* NULL: none; only with the index. */
+struct sched_unit *units_find(const struct units *u, struct unit_id id);
+/* With the index: no other may have its id. */
 struct sched_unit *units_add(struct units *u, struct unit_id id);
 /* Out of the heap and gone. It must not be in a line. */
 void units_remove(struct units *u, struct sched_unit *unit);

@@ -88,10 +88,39 @@ static void test_retry_grows_within_bounds(void **state)
     assert_true(retry_in_doubt_ms(1000, 4000, 1) >= 1800000);
 }
 
+/* The index against a plain array, with ids that collide in the table often. */
+static void test_index(void **state)
+{
+    (void)state;
+    enum { IDS = 4000 };
+    struct units *u = units_new();
+    struct sched_unit **known = mem_zalloc(IDS * sizeof(struct sched_unit *));
+    unsigned count = 0;
+    units_index(u);
+    for (unsigned step = 0; step < 60000; step++) {
+        unsigned n = (unsigned)random_below(IDS);
+        assert_ptr_equal(units_find(u, id_of(n)), known[n]);
+        if (known[n]) {
+            units_remove(u, known[n]);
+            known[n] = NULL;
+            count--;
+        } else {
+            known[n] = units_add(u, id_of(n));
+            count++;
+        }
+    }
+    assert_int_equal(units_count(u), count);
+    for (unsigned n = 0; n < IDS; n++)
+        assert_ptr_equal(units_find(u, id_of(n)), known[n]);
+    free(known);
+    units_free(u);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_due_order),
+        cmocka_unit_test(test_index),
         cmocka_unit_test(test_memory_per_unit),
         cmocka_unit_test(test_retry_grows_within_bounds),
     };
