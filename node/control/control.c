@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#include "node/control/control_run.h"
 #include "node/control/socket.h"
 
 #define COMMANDS_MAX 64
@@ -22,8 +23,8 @@
 struct command {
     const char *name;
     enum control_effect effect;
-    control_handler *handler;
-    void *ctx;
+    control_handler *handler, *wide; /* wide: NULL when it is about this node alone */
+    void *ctx, *wide_ctx;
 };
 
 struct control_conn {
@@ -205,7 +206,7 @@ static void accept_ready(struct watcher *w, int what)
 
 /* --- commands --- */
 
-static const struct command *find_command(const struct control *ctl, const char *name)
+static struct command *find_command(struct control *ctl, const char *name)
 {
     for (unsigned i = 0; i < ctl->command_count; i++)
         if (strcmp(ctl->commands[i].name, name) == 0)
@@ -213,16 +214,22 @@ static const struct command *find_command(const struct control *ctl, const char 
     return NULL;
 }
 
-static void log_operator(const struct control_conn *c, const char *command, json_t *args)
+/* `by`: the node that asks for an operator of its own; NULL: our client. */
+static void log_operator(
+    const struct control_conn *c, const char *by, const char *command, json_t *args)
 {
     struct ucred who = {0};
     socklen_t len = sizeof(who);
     struct record r;
-    getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &len);
     record_init(&r, LOG_EV_OPERATOR);
     record_str(&r, "command", command);
-    record_int(&r, "uid", who.uid);
-    record_int(&r, "pid", who.pid);
+    if (c) {
+        getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &len);
+        record_int(&r, "uid", who.uid);
+        record_int(&r, "pid", who.pid);
+    } else {
+        record_str(&r, "by", by);
+    }
     char *text = json_dumps(args, JSON_COMPACT | JSON_SORT_KEYS);
     if (text)
         record_str(&r, "args", text);
@@ -230,29 +237,49 @@ static void log_operator(const struct control_conn *c, const char *command, json
     record_emit(&r);
 }
 
+static void run_handler(
+    struct control_request *req, const char *name, json_t *args, const char *by)
+{
+    const struct command *command = name ? find_command(req->control, name) : NULL;
+    if (!command) {
+        control_fail(req, 1, "run batonctl and batond of the same version",
+            "this node does not know the command \"%.100s\"", name ? name : "");
+        return;
+    }
+    if (!json_is_object(args)) {
+        control_fail(req, 1, NULL, "args must be an object");
+        return;
+    }
+    req->command = command->name;
+    if (command->effect == CONTROL_CHANGES)
+        log_operator(req->conn, by, name, args);
+    if (command->wide && !req->run && !json_is_true(json_object_get(args, "local")))
+        command->wide(req, args, command->wide_ctx);
+    else
+        command->handler(req, args, command->ctx);
+}
+
 static void run_command(struct control_conn *c, json_t *message)
 {
     const char *name = json_string_value(json_object_get(message, "command"));
     json_t *args = json_object_get(message, "args"), *none = NULL;
     struct control_request *req = mem_zalloc(sizeof(*req));
-    const struct command *command = name ? find_command(c->control, name) : NULL;
     req->control = c->control;
     req->conn = c;
     c->request = req;
     if (!args)
         args = none = json_object();
-    if (!command) {
-        control_fail(req, 1, "run batonctl and batond of the same version",
-            "this node does not know the command \"%.100s\"", name ? name : "");
-    } else if (!json_is_object(args)) {
-        control_fail(req, 1, NULL, "args must be an object");
-    } else {
-        req->command = command->name;
-        if (command->effect == CONTROL_CHANGES)
-            log_operator(c, name, args);
-        command->handler(req, args, command->ctx);
-    }
+    run_handler(req, name, args, NULL);
     json_decref(none);
+}
+
+void control_run(struct control *ctl, const char *name, json_t *args, const char *by,
+    size_t max_bytes, control_run_done *done, void *ctx)
+{
+    struct control_request *req = mem_zalloc(sizeof(*req));
+    req->control = ctl;
+    req->run = control_run_new(req, loop_mailbox(ctl->loop), max_bytes, done, ctx);
+    run_handler(req, name, args, by);
 }
 
 static void run_line(struct control_conn *c, struct slice line)
@@ -303,19 +330,31 @@ void control_register(struct control *ctl, const char *command,
     enum control_effect effect, control_handler *handler, void *ctx)
 {
     INVARIANT(ctl->command_count < COMMANDS_MAX && !find_command(ctl, command));
-    ctl->commands[ctl->command_count++] = (struct command){command, effect, handler, ctx};
+    ctl->commands[ctl->command_count++] = (struct command){
+        .name = command, .effect = effect, .handler = handler, .ctx = ctx};
+}
+
+void control_widen(
+    struct control *ctl, const char *command, control_handler *handler, void *ctx)
+{
+    struct command *c = find_command(ctl, command);
+    INVARIANT(c && !c->wide);
+    c->wide = handler;
+    c->wide_ctx = ctx;
 }
 
 /* --- the handle --- */
 
 bool control_is_gone(const struct control_request *req)
 {
-    return !req->conn;
+    return req->run ? control_run_is_full(req->run) : !req->conn;
 }
 
 bool control_reply_lines(struct control_request *req, struct slice lines)
 {
     struct control_conn *c = req->conn;
+    if (req->run)
+        return control_run_take(req->run, lines);
     if (!c || c->overrun)
         return false;
     c->overrun = !buf_append(&c->out, lines);
@@ -342,8 +381,13 @@ static void end(struct control_request *req, json_t *object)
 {
     req->on_cancel = NULL;
     req->on_drained = NULL;
-    control_reply(req, object);
     struct control_conn *c = req->conn;
+    if (req->run) {
+        control_run_end(req->run, object);
+        free(req);
+        return;
+    }
+    control_reply(req, object);
     free(req);
     if (!c)
         return;
@@ -360,6 +404,20 @@ static void end(struct control_request *req, json_t *object)
 void control_finish(struct control_request *req, int exit_code)
 {
     end(req, json_pack("{s:b,s:i}", "end", 1, "exit", exit_code));
+}
+
+void control_finish_with(struct control_request *req, int exit_code, json_t *more)
+{
+    json_t *object = json_pack("{s:b,s:i}", "end", 1, "exit", exit_code);
+    json_object_update(object, more);
+    json_decref(more);
+    end(req, object);
+}
+
+void control_local(struct control_request *req, json_t *args)
+{
+    const struct command *command = find_command(req->control, req->command);
+    command->handler(req, args, command->ctx);
 }
 
 void control_fail(struct control_request *req, int exit_code, const char *next_step,

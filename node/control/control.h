@@ -49,10 +49,27 @@ typedef void control_handler(struct control_request *req, json_t *args, void *ct
 void control_register(struct control *c, const char *command, enum control_effect effect,
     control_handler *handler, void *ctx);
 
+/* In a cluster, what a client asks goes here, and the handler above is for this node's
+ * part of the answer (control_run). Not when the arguments have "local": true. Registered
+ * before. */
+void control_widen(
+    struct control *c, const char *command, control_handler *handler, void *ctx);
+
+/* Runs a command's own handler without a client: for a question of another node, or for
+ * our part of an answer for the whole cluster. `done` gets, now or later, and owns,
+ *   {"exit":0,"lines":[...]}, with "error" and "next_step" when it failed, and
+ *   "cut":true when there was more than `max_bytes`.
+ * `by`: whose wish it is, for the log of what changes something. */
+typedef void control_run_done(json_t *answer, void *ctx);
+void control_run(struct control *c, const char *command, json_t *args, const char *by,
+    size_t max_bytes, control_run_done *done, void *ctx);
+
 /* --- the handle --- */
+struct control_run;
 struct control_request {
     struct control *control;
     struct control_conn *conn; /* NULL when the client is gone */
+    struct control_run *run;   /* in the place of a client */
     const char *command;
     /* The handler's: */
     void *state;
@@ -69,6 +86,10 @@ bool control_reply(struct control_request *req, json_t *object);
 bool control_reply_lines(struct control_request *req, struct slice lines);
 /* Ends the request. The handle is gone. */
 void control_finish(struct control_request *req, int exit_code);
+/* With more in the end line; takes `more`, an object. */
+void control_finish_with(struct control_request *req, int exit_code, json_t *more);
+/* From a handler of control_widen: hands the request on to the command's own. */
+void control_local(struct control_request *req, json_t *args);
 /* Ends it with an error for people; `next_step` may be NULL. */
 void control_fail(struct control_request *req, int exit_code, const char *next_step,
     const char *format, ...) __attribute__((format(printf, 4, 5)));

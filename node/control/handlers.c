@@ -5,7 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
-#include "node/control/handlers_internal.h"
+#include "node/control/wide.h"
 
 static void handle_log(struct control_request *req, json_t *args, void *ctx)
 {
@@ -52,6 +52,9 @@ struct control_handlers *control_handlers_new(
     trace_register(c, h);
     resolve_register(c, h);
     events_register(c, h);
+    admin_register(c, h);
+    if (sources->peers)
+        wide_register(c, h);
     return h;
 }
 

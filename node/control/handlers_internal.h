@@ -16,6 +16,8 @@ struct control_handlers {
     struct control_sources sources;
     struct rates *rates;
     struct tap *tap;
+    struct control *control;
+    atomic_uint served; /* questions of other nodes under way */
 };
 
 /* Work for a helper on behalf of a request. `run` on a helper fills `lines`; `done` on
@@ -45,6 +47,9 @@ void work_continue(struct work *w, bool more);
 /* From `done`: ends the request with this error, and frees the work. */
 void work_fail(struct work *w, int exit_code, const char *next_step, const char *text);
 
+/* Is it this node's mail? In a cluster its store has copies of other nodes' too. Any
+ * thread. */
+bool unit_is_ours(const struct control_handlers *h, struct unit_id id);
 /* One compact JSON line. Takes the reference. False when the buffer is full. */
 bool json_line(json_t *object, struct buf *out);
 json_t *json_time(struct wall t); /* ISO 8601, or null for 0 */
@@ -58,6 +63,7 @@ void shape_register(struct control *c, struct control_handlers *h);
 void trace_register(struct control *c, struct control_handlers *h);
 void resolve_register(struct control *c, struct control_handlers *h);
 void events_register(struct control *c, struct control_handlers *h);
+void admin_register(struct control *c, struct control_handlers *h);
 void events_free(struct control_handlers *h);
 
 #endif

@@ -11,8 +11,10 @@
 /* --- ls --- */
 
 #define PAGE_BYTES (256u << 10) /* of JSON */
-#define PAGE_UNITS 20000        /* looked at, so that a cancel is heard */
-#define LINES_MAX (32u << 20)   /* one unit may have 65535 recipients */
+/* A node that asks for a page waits: then it gets what was found so far. */
+#define PAGE_MS 500
+#define PAGE_UNITS 20000      /* looked at, so that a cancel is heard */
+#define LINES_MAX (32u << 20) /* one unit may have 65535 recipients */
 
 struct ls {
     struct work work;
@@ -23,7 +25,30 @@ struct ls {
     struct unit_id after;
     unsigned seen; /* in this page */
     bool more;
+    bool one_page; /* "page": another node asks, and will ask on from "after" */
+    size_t page_bytes;
+    struct mono started;
 };
+
+static bool is_ours(
+    const struct control_handlers *h, struct unit_id id, struct control_unit *out)
+{
+    *out = (struct control_unit){.owned = true, .copies = 1};
+    if (h->sources.unit)
+        h->sources.unit(h->sources.ctx, id, out);
+    return out->owned;
+}
+
+bool unit_is_ours(const struct control_handlers *h, struct unit_id id)
+{
+    struct control_unit at;
+    return is_ours(h, id, &at);
+}
+
+static void set_copies(json_t *unit, const struct control_unit *at)
+{
+    json_object_set_new(unit, "copies", json_integer(at->copies));
+}
 
 static bool ls_unit(const struct unit_record *u, void *ctx)
 {
@@ -31,8 +56,12 @@ static bool ls_unit(const struct unit_record *u, void *ctx)
     const char *node = ls->work.handlers->sources.node;
     ls->after = u->id;
     ls->has_after = true;
-    if (filter_matches(&ls->filter, u, node, ls->now)) {
-        json_line(unit_json(u, node, false), &ls->work.lines);
+    struct control_unit at;
+    if (filter_matches(&ls->filter, u, node, ls->now) &&
+        is_ours(ls->work.handlers, u->id, &at)) {
+        json_t *o = unit_json(u, node, false);
+        set_copies(o, &at);
+        json_line(o, &ls->work.lines);
         ls->left--;
     }
     ls->more = buf_len(&ls->work.lines) >= PAGE_BYTES || ++ls->seen >= PAGE_UNITS;
@@ -50,10 +79,28 @@ static void ls_run(struct work *w)
         w->handlers->sources.store, ls->has_after ? &after : NULL, ls_unit, ls);
 }
 
+static void end_page(struct ls *ls, bool more)
+{
+    char after[UNIT_ID_TEXT_MAX];
+    unit_id_format(ls->after, after);
+    json_line(json_pack("{s:b,s:b,s:s}", "page_end", 1, "more", more, "after", after),
+        &ls->work.lines);
+}
+
 static void ls_done(struct work *w)
 {
     struct ls *ls = CONTAINER_OF(w, struct ls, work);
-    work_continue(w, ls->more && ls->left > 0);
+    bool more = ls->more && ls->left > 0;
+    ls->page_bytes += buf_len(&w->lines);
+    if (ls->one_page && w->err == ERR_OK) {
+        bool whole = ls->page_bytes >= PAGE_BYTES ||
+                     mono_diff_ms(mono_now(), ls->started) >= PAGE_MS;
+        if (!more || whole) {
+            end_page(ls, more);
+            more = false;
+        }
+    }
+    work_continue(w, more);
 }
 
 static void ls_free(struct work *w)
@@ -67,8 +114,17 @@ static void handle_ls(struct control_request *req, json_t *args, void *ctx)
 {
     struct filter filter;
     int64_t limit = INT64_MAX;
+    bool page = false;
+    const char *after = NULL;
+    struct unit_id id = {0};
     bool ok = filter_init(&filter, req, args) &&
-              control_arg_int(req, args, "limit", 1, INT64_MAX, &limit);
+              control_arg_int(req, args, "limit", 1, INT64_MAX, &limit) &&
+              control_arg_bool(req, args, "page", &page) &&
+              control_arg_text(req, args, "after", &after);
+    if (ok && after && !unit_id_parse(slice_str(after), &id)) {
+        control_fail(req, 1, NULL, "after must be the id of a unit");
+        ok = false;
+    }
     if (!ok) {
         filter_fini(&filter);
         return;
@@ -80,6 +136,10 @@ static void handle_ls(struct control_request *req, json_t *args, void *ctx)
     ls->work.free = ls_free;
     ls->filter = filter;
     ls->left = limit;
+    ls->one_page = page;
+    ls->has_after = after != NULL;
+    ls->after = id;
+    ls->started = mono_now();
     ls->now = wall_now();
     work_start(&ls->work);
 }
@@ -118,7 +178,9 @@ static void show_unit(struct show *show, struct unit_id id)
 {
     struct store *store = show->work.handlers->sources.store;
     struct unit_record *u = NULL;
-    if (show->unit >= 0 && id.unit != show->unit)
+    struct control_unit at;
+    if ((show->unit >= 0 && id.unit != show->unit) ||
+        !is_ours(show->work.handlers, id, &at))
         return;
     enum err err = store_read_unit(store, id, &u);
     if (err == ERR_STORE_NOT_FOUND)
@@ -128,6 +190,7 @@ static void show_unit(struct show *show, struct unit_id id)
         return;
     }
     json_t *o = unit_json_full(u, show->work.handlers->sources.node);
+    set_copies(o, &at);
     if (show->headers && buf_len(&show->work.lines) == 0)
         add_header(store, id.msg, o);
     json_line(o, &show->work.lines);

@@ -74,7 +74,8 @@ static bool shape_unit(const struct unit_record *u, void *ctx)
     s->after = u->id;
     s->has_after = true;
     s->more = ++s->seen >= PAGE_UNITS;
-    if (filter_matches(&s->filter, u, s->work.handlers->sources.node, s->now)) {
+    if (filter_matches(&s->filter, u, s->work.handlers->sources.node, s->now) &&
+        unit_is_ours(s->work.handlers, u->id)) {
         int64_t minutes = (s->now.ms - m->created.ms) / 60000;
         uint64_t n = open_recipients(u);
         unsigned bucket = 0;

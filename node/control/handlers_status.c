@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/metrics.h"
 #include "node/control/handlers_internal.h"
+#include "node/control/members.h"
 
 /* Rates are over the last minute: a sample every five seconds, thirteen kept. */
 #define SAMPLE_MS 5000
@@ -162,6 +163,8 @@ static json_t *alarms_json(
         json_set_text(one, "text", slice_str(alarms[i].text));
         json_set_text(one, "next_step", slice_str(alarms[i].next_step));
         json_object_set_new(one, "severity", json_string(severity[alarms[i].severity]));
+        if (alarms[i].of_cluster)
+            json_object_set_new(one, "cluster", json_true());
         json_array_append_new(list, one);
         if (alarms[i].severity > *worst)
             *worst = alarms[i].severity;
@@ -174,26 +177,49 @@ static json_t *count_json(enum metric m)
     return json_integer(metric_read(m));
 }
 
+static void add_lease(json_t *n, const struct engine_status *cl)
+{
+    bool fixed = cl->lease_ms == INT64_MAX;
+    if (fixed)
+        json_object_set_new(n, "lease", json_string("static"));
+    json_object_set_new(n, "lease_ms", fixed ? json_null() : json_integer(cl->lease_ms));
+    json_object_set_new(n, "epoch", json_integer(cl->epoch));
+    json_object_set_new(n, "state", json_string(cl->state ? cl->state : ""));
+}
+
+/* `cl`: NULL on a node alone. */
 static json_t *node_json(const struct control_handlers *h,
-    const struct control_overview *o, const struct store_stats *st)
+    const struct control_overview *o, const struct store_stats *st,
+    const struct engine_status *cl)
 {
     char config[20];
     json_t *n = json_object();
+    const char *session = !cl ? "none" : "open";
+    const struct engine_member *self = cl ? member_self(cl) : NULL;
     snprintf(config, sizeof(config), "%016" PRIx64, o->config_hash);
     json_set_text(n, "id", slice_str(h->sources.node));
-    json_object_set_new(n, "member", json_string("up"));
+    json_object_set_new(n, "member",
+        json_string(self ? member_state_name(self->state)
+                    : cl ? "joining"
+                         : "up"));
     json_object_set_new(n, "view", json_string("alive"));
-    json_object_set_new(n, "session", json_string("none"));
+    json_object_set_new(
+        n, "session", json_string(self ? member_session_name(self->session) : session));
+    json_object_set_new(n, "role", json_string(o->role && o->role[0] ? o->role : "node"));
     json_set_text(n, "address", slice_str(o->address ? o->address : ""));
-    json_object_set_new(n, "zone", json_string(""));
+    json_set_text(n, "zone", slice_str(o->zone ? o->zone : ""));
     json_object_set_new(n, "version", json_string(BATON_VERSION));
     json_object_set_new(n, "config", json_string(config));
     json_object_set_new(
         n, "uptime_s", json_integer(mono_diff_ms(mono_now(), h->sources.started) / 1000));
     json_object_set_new(n, "lease", json_string(o->may_deliver ? "held" : "lost"));
     json_object_set_new(n, "view_age_s", json_integer(0));
-    json_object_set_new(n, "queued", json_integer((json_int_t)st->units));
-    json_object_set_new(n, "copies_held", json_integer(0));
+    json_object_set_new(
+        n, "queued", json_integer((json_int_t)(cl ? cl->owned : st->units)));
+    json_object_set_new(
+        n, "copies_held", json_integer(cl ? (json_int_t)cl->copies_held : 0));
+    if (cl)
+        add_lease(n, cl);
     json_object_set_new(n, "received_total", count_json(METRIC_received_total));
     json_object_set_new(n, "delivered_total", count_json(METRIC_delivered_total));
     json_object_set_new(n, "deferred_total", count_json(METRIC_deferred_total));
@@ -201,17 +227,33 @@ static json_t *node_json(const struct control_handlers *h,
     return n;
 }
 
-static json_t *queue_json(const struct control_overview *o, const struct store_stats *st)
+/* In the cluster a copy for another node is in its store, and not its mail: recipients
+ * are counted by their share. */
+static uint64_t own_share(
+    uint64_t n, const struct store_stats *st, const struct engine_status *cl)
+{
+    if (!cl || cl->owned >= st->units)
+        return n;
+    return st->units ? (uint64_t)((double)n * (double)cl->owned / (double)st->units + 0.5)
+                     : 0;
+}
+
+static json_t *queue_json(const struct control_overview *o, const struct store_stats *st,
+    const struct engine_status *cl)
 {
     json_t *q = json_object();
-    json_object_set_new(q, "messages", json_integer((json_int_t)st->units));
-    json_object_set_new(q, "recipients", json_integer((json_int_t)st->recipients));
+    json_object_set_new(
+        q, "messages", json_integer((json_int_t)(cl ? cl->owned : st->units)));
+    json_object_set_new(
+        q, "recipients", json_integer((json_int_t)own_share(st->recipients, st, cl)));
     json_object_set_new(q, "due", json_integer((json_int_t)o->due));
     json_object_set_new(q, "deferred", json_integer((json_int_t)o->deferred));
     json_object_set_new(q, "held", json_integer((json_int_t)st->held));
     json_object_set_new(q, "in_doubt", json_integer((json_int_t)o->in_doubt));
-    json_object_set_new(q, "copies_short", json_integer(0));
-    json_object_set_new(q, "quarantined", json_integer((json_int_t)st->quarantined));
+    json_object_set_new(
+        q, "copies_short", json_integer(cl ? (json_int_t)cl->copies_short : 0));
+    json_object_set_new(q, "quarantined",
+        json_integer((json_int_t)(st->quarantined + (cl ? cl->quarantined : 0))));
     json_object_set_new(q, "oldest_age_s",
         o->oldest_age_s < 0 ? json_null() : json_integer(o->oldest_age_s));
     json_object_set_new(q, "used_bytes", json_integer((json_int_t)st->used_bytes));
@@ -227,6 +269,31 @@ static json_t *rates_json(const struct rates *r)
         rate(r, RATE_DEFERRED), "bounced_per_s", rate(r, RATE_BOUNCED));
 }
 
+/* A copy to free, or NULL on a node alone. */
+static struct engine_status *cluster_of(const struct control_sources *s)
+{
+    if (!s->peers)
+        return NULL;
+    struct engine_status *st = mem_alloc(sizeof(*st));
+    s->peers->status(s->peers->ctx, st);
+    return st;
+}
+
+static void one_setting(const char *key, uint64_t hash, void *ctx)
+{
+    char text[20];
+    snprintf(text, sizeof(text), "%016" PRIx64, hash);
+    json_object_set_new(ctx, key, json_string(text));
+}
+
+/* For the node that asks, so that it can say which of them differ. */
+static void add_settings(json_t *status, const struct control_sources *s)
+{
+    json_t *all = json_object();
+    s->settings(s->ctx, one_setting, all);
+    json_object_set_new(status, "settings", all);
+}
+
 static void handle_status(struct control_request *req, json_t *args, void *ctx)
 {
     struct control_handlers *h = ctx;
@@ -234,22 +301,41 @@ static void handle_status(struct control_request *req, json_t *args, void *ctx)
     enum control_severity worst = CONTROL_NOTICE;
     struct control_overview o = {.oldest_age_s = -1, .address = ""};
     struct store_stats st;
+    struct engine_status *cl = cluster_of(&h->sources);
     json_t *s = json_object(), *nodes = json_array();
-    (void)args;
     h->sources.overview(h->sources.ctx, &o);
     store_stats(h->sources.store, &st);
-    json_array_append_new(nodes, node_json(h, &o, &st));
+    json_array_append_new(nodes, node_json(h, &o, &st, cl));
     json_object_set_new(s, "cluster",
-        json_pack(
-            "{s:s,s:i,s:i,s:i}", "name", "", "nodes", 1, "copies", 1, "min_copies", 1));
+        cl ? cluster_json(cl)
+           : json_pack("{s:s,s:i,s:i,s:i}", "name", "", "nodes", 1, "copies", 1,
+                 "min_copies", 1));
     json_object_set_new(s, "nodes", nodes);
-    json_object_set_new(s, "queue", queue_json(&o, &st));
+    json_object_set_new(s, "queue", queue_json(&o, &st, cl));
+    if (json_is_true(json_object_get(args, "part")) && h->sources.settings)
+        add_settings(s, &h->sources);
     json_object_set_new(s, "rates", rates_json(h->rates));
     json_object_set_new(s, "egress", json_array());
     json_object_set_new(
         s, "alarms", alarms_json(alarms, all_alarms(&h->sources, alarms), &worst));
+    free(cl);
     control_reply(req, s);
     control_finish(req, worst == CONTROL_AT_RISK ? 3 : worst == CONTROL_DEGRADED ? 2 : 0);
+}
+
+/* A line a node; here: ours. */
+static void handle_nodes(struct control_request *req, json_t *args, void *ctx)
+{
+    struct control_handlers *h = ctx;
+    struct control_overview o = {.oldest_age_s = -1, .address = ""};
+    struct engine_status *cl = cluster_of(&h->sources);
+    struct store_stats st;
+    (void)args;
+    h->sources.overview(h->sources.ctx, &o);
+    store_stats(h->sources.store, &st);
+    control_reply(req, node_json(h, &o, &st, cl));
+    free(cl);
+    control_finish(req, 0);
 }
 
 void status_register(struct control *c, struct control_handlers *h)
@@ -258,6 +344,7 @@ void status_register(struct control *c, struct control_handlers *h)
     timer_init(&h->rates->timer, h->loop, sample_due);
     sample_due(&h->rates->timer);
     control_register(c, "status", CONTROL_READS, handle_status, h);
+    control_register(c, "node ls", CONTROL_READS, handle_nodes, h);
 }
 
 void status_free(struct control_handlers *h)

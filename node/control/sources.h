@@ -10,6 +10,7 @@
 #include "base/workers.h"
 #include "dnsbl/resolver.h"
 #include "node/control/control.h"
+#include "node/control/peers.h"
 #include "queue/history.h"
 #include "queue/store.h"
 
@@ -21,8 +22,9 @@ struct control_overview {
     int64_t oldest_age_s; /* of the oldest unit; -1: the queue is empty */
     bool may_deliver; /* the lease; on a node alone: the store works, we are not stopping
                        */
-    uint64_t config_hash; /* settings_cluster_hash */
-    const char *address;  /* where peers reach this node, or "" */
+    uint64_t config_hash;    /* settings_cluster_hash */
+    const char *address;     /* where peers reach this node, or "" */
+    const char *zone, *role; /* or NULL */
 };
 
 /* DEGRADED makes `status` exit with 2 (an operator should look), AT_RISK with 3 (mail
@@ -33,15 +35,23 @@ struct control_alarm {
     char text[256];
     char next_step[256];
     enum control_severity severity;
+    bool of_cluster; /* about the cluster, as this node sees it; not about this node */
 };
 #define CONTROL_ALARMS_MAX 32
+
+/* How a unit of the queue stands in the cluster. */
+struct control_unit {
+    bool owned;      /* this node's mail; else a copy it keeps for another */
+    unsigned copies; /* durable ones, this node's too */
+};
 
 struct control_sources {
     struct store *store;
     struct history *history;   /* NULL: `trace` is refused */
     struct resolver *resolver; /* NULL: `resolve` is refused */
     struct workers *helpers;
-    const char *node; /* this node's name, as in the log */
+    const struct control_peers *peers; /* NULL: a node alone */
+    const char *node;                  /* this node's name, as in the log */
     struct mono started;
     void *ctx; /* for the callbacks */
     void (*overview)(void *ctx, struct control_overview *out);
@@ -49,6 +59,12 @@ struct control_sources {
      * come by themselves; one with the same code here takes the place of the usual one.
      * NULL: none. */
     unsigned (*alarms)(void *ctx, struct control_alarm *out, unsigned max);
+    /* Fills `out` when it knows better than what is there; on helpers. NULL: all is ours.
+     */
+    void (*unit)(void *ctx, struct unit_id id, struct control_unit *out);
+    /* settings_cluster_each of those in force. NULL: not told to others. */
+    void (*settings)(
+        void *ctx, void (*one)(const char *key, uint64_t hash, void *ctx), void *one_ctx);
     /* Reads the settings again. Answers and ends the request, now or later:
      *   control_reply   {"changed":[...],"restart_needed":["data_dir"]}   any object
      *   control_finish  0, or control_fail with the problems as text. NULL: refused. */
