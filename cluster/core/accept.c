@@ -271,6 +271,7 @@ static void commit(struct core *core, struct accept *a)
         u->flags &= (uint16_t)~UF_ACCEPTING;
         u->flags |= UF_ACTIVE;
         work_drop(core, u);
+        claim_doubt(core, u); /* an heir that took us for dead may have tried */
         if (i < 16 || !core_out_full(core))
             unit_review(core, u);
         else
@@ -528,7 +529,8 @@ void accept_cut(struct core *core)
         core->accept_cuts++;
         for (uint8_t j = 0; j < a->part_count; j++) {
             struct unit *u = &core->unit[a->unit[j]];
-            bool sent = launched(work_of(core, u));
+            const struct work *w = work_of(core, u);
+            bool sent = !w || launched(w) || w->abort_stored;
             u->flags &= (uint16_t)~UF_ACCEPTING;
             work_drop(core, u);
             unit_recount(core, u);

@@ -223,6 +223,7 @@ void claim_run(struct core *core, struct unit *u, struct work *w)
 static void hold_doubt(struct core *core, struct unit *u, uint64_t how_long)
 {
     if (!(u->doubt & unit_all(u)) || u->state != UNIT_LIVE ||
+        (u->flags & UF_ACCEPTING) || /* held from its 250 on */
         MUT(core, MUT_NO_DOUBT_HOLD))
         return;
     struct work *w = work_get(core, u, WORK_OWN);

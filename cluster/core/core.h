@@ -214,8 +214,8 @@ enum core_command_kind {
     CMD_STORE,
     /* `accept`: the one answer to an EV_ACCEPT. After REPLY_250 the mail is ours. */
     CMD_ACCEPT_REPLY,
-    /* `gate`: the new value of the dot gate, to be seen by all threads at once (gate.h).
-     */
+    /* `gate`: the new value of the dot gate, for all threads at once:
+       rights_publish_gate. */
     CMD_GATE,
     /* `unit`: this node may schedule the unit; rcpts may be tried, others are final or in
      * doubt and held; not before due_s. Again for a known unit: only rcpts and doubt
