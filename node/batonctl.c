@@ -58,8 +58,9 @@ int main(int argc, char **argv)
         help_print(line.command);
         return line.help ? EXIT_WELL : EXIT_USAGE;
     }
-    char *path = ctl_find_socket(&line);
-    if (!path)
+    bool offline = line.command->run == run_cluster_init; /* before there is a node */
+    char *path = offline ? NULL : ctl_find_socket(&line);
+    if (!path && !offline)
         return EXIT_USAGE;
     ctl.path = path;
     ctl.json = line.json;

@@ -82,6 +82,13 @@ int run_reload(struct ctl *ctl, const struct command_line *line);
 int run_log(struct ctl *ctl, const struct command_line *line);
 int run_clock_accept(struct ctl *ctl, const struct command_line *line);
 
+int run_cluster_init(struct ctl *ctl, const struct command_line *line);
+int run_cluster_token(struct ctl *ctl, const struct command_line *line);
+int run_node_ls(struct ctl *ctl, const struct command_line *line);
+int run_drain(struct ctl *ctl, const struct command_line *line);
+/* undrain, remove, force-fence, force-config */
+int run_member(struct ctl *ctl, const struct command_line *line);
+
 /* --- output --- */
 enum colour { PLAIN, BOLD, DIM, RED, GREEN, YELLOW };
 /* Prints to standard output. text_put escapes; paint does not, and is for our own words.
@@ -124,5 +131,8 @@ void table_count(struct table *t, unsigned column, int64_t n);
 void table_print(const struct ctl *ctl, struct table *t);
 /* Without printing; once more is harmless. */
 void table_free(struct table *t);
+/* The members of the cluster, as in `status` and `node ls`. */
+void members_table(struct table *t);
+void members_row(struct table *t, const json_t *row);
 
 #endif

@@ -131,6 +131,26 @@ static void print_error(json_t *end)
     buf_fini(&text);
 }
 
+/* "batonctl: mx2, mx3: ..." for what an answer of the cluster lacks. */
+static void print_names(const json_t *end, const char *key, const char *meaning)
+{
+    const json_t *names = json_object_get(end, key);
+    struct buf text;
+    size_t i;
+    json_t *name;
+    if (json_array_size(names) == 0)
+        return;
+    fflush(stdout);
+    buf_init(&text, 1 << 16);
+    json_array_foreach(names, i, name)
+    {
+        buf_append_str(&text, i ? ", " : "batonctl: ");
+        utf8_escape(slice_make(json_string_value(name), json_string_length(name)), &text);
+    }
+    fprintf(stderr, "%.*s %s\n", SLICE_ARG(buf_slice(&text)), meaning);
+    buf_fini(&text);
+}
+
 /* True while there is more to come. */
 static bool take_line(struct ctl *ctl, char *line, size_t len, ctl_line_fn *handle,
     void *ctx, int *code_out)
@@ -140,6 +160,9 @@ static bool take_line(struct ctl *ctl, char *line, size_t len, ctl_line_fn *hand
     if (end) {
         *code_out = (int)get_int(object, "exit");
         print_error(object);
+        print_names(
+            object, "not_answered", "did not answer: what only it knows is missing");
+        print_names(object, "cut", "has more than fits into one answer: narrow it down");
     } else if (ctl->json) {
         fwrite(line, 1, len, stdout);
     } else if (object) {

@@ -47,6 +47,37 @@ const struct command commands[] = {
         run_reload},
     {"log", "LEVEL", "set the log level until the next start: debug, info, warn, error",
         "", 1, 1, {{0}}, run_log},
+    {"cluster init", "", "make this node the first of the cluster in its settings",
+        "Works without a running batond, which takes it up at its next start. Only on "
+        "one "
+        "node:\n"
+        "the others join with a token.\n",
+        0, 0, {{0}}, run_cluster_init},
+    {"cluster token", "", "print the line with which one more node joins",
+        "Good for one node. Put it into the file that cluster.join names there.\n", 0, 0,
+        {{"--for", "DURATION", "how long it is good: 1m to 7d (1h)"}}, run_cluster_token},
+    {"node ls", "", "the members of the cluster", "", 0, 0, {{0}}, run_node_ls},
+    {"drain", "NODE", "hand over all that a node holds, then let it leave",
+        "It takes no new mail from then on. Stops of this command do not stop it; "
+        "undrain "
+        "does.\n",
+        1, 1, {{"--wait", NULL, "show the progress, until nothing is left"}}, run_drain},
+    {"undrain", "NODE", "let a node that drains stay", "", 1, 1, {{0}}, run_member},
+    {"remove", "NODE", "forget a node that is dead for ever",
+        "Its mail is delivered by those who have its copies. Its disk must not come "
+        "back.\n",
+        1, 1, {{0}}, run_member},
+    {"force-fence", "NODE", "take over from a node that is off, where nobody can vote",
+        "For two nodes without a witness. If it were running, mail would be sent "
+        "twice.\n",
+        1, 1, {{"--i-have-powered-off", "NODE", "the same name again: it cannot run"}},
+        run_member},
+    {"force-config", "", "go on without nodes that are lost for ever",
+        "When so many are lost that the others cannot vote. None of them may come back: "
+        "wipe their\n"
+        "disks first. Mail of which only they had copies is lost.\n",
+        0, 0, {{"--i-have-powered-off", "NODES", "all that are lost: mx2,mx3"}},
+        run_member},
     {"clock accept", "", "vouch for the clock: mail may expire again",
         "After an alarm clock_untrusted, when the time is right: a machine that was off "
         "for\n"
@@ -59,8 +90,7 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
  * errors. */
 static const char *const not_built[] = {"queue hold", "queue release", "queue retry",
     "queue expire", "queue bounce", "queue drop", "quarantine", "why", "egress",
-    "reputation", "suppress", "cluster", "node", "drain", "undrain", "remove",
-    "force-fence", "force-config", "allow", "user"};
+    "reputation", "suppress", "allow", "user"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {
@@ -145,13 +175,26 @@ static const struct command *find_command(const char *first, const char *second)
     return NULL;
 }
 
+/* "ls, show, shape" for "queue"; false when no command begins so. */
+static bool second_words(const char *first, char *out, size_t size)
+{
+    size_t len = strlen(first), used = 0;
+    out[0] = '\0';
+    for (unsigned i = 0; i < command_count && used < size; i++)
+        if (strncmp(commands[i].name, first, len) == 0 && commands[i].name[len] == ' ')
+            used += (size_t)snprintf(out + used, size - used, "%s%s", used ? ", " : "",
+                commands[i].name + len + 1);
+    return used > 0;
+}
+
 static bool no_such_command(const char *first, const char *second)
 {
     for (unsigned i = 0; i < sizeof(not_built) / sizeof(not_built[0]); i++)
         if (name_is(not_built[i], first, second))
             return wrong("%s is not built in this version", not_built[i]);
-    if (strcmp(first, "queue") == 0)
-        return wrong("queue wants one of: ls, show, shape (see batonctl --help)");
+    char words[128];
+    if (second_words(first, words, sizeof(words)))
+        return wrong("%s wants one of: %s (see batonctl --help)", first, words);
     return wrong("no such command: %s (see batonctl --help)", first);
 }
 

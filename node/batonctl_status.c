@@ -50,6 +50,75 @@ static void print_nodes(const struct ctl *ctl, const json_t *nodes)
     table_print(ctl, &t);
 }
 
+void members_table(struct table *t)
+{
+    static const char *const titles[] = {"node", "member", "view", "session", "lease",
+        "zone", "version", ">seen", ">up", ">queued", ">copies", ">in", ">out"};
+    table_init(t, sizeof(titles) / sizeof(titles[0]), titles);
+}
+
+static void count_cell(
+    struct table *t, unsigned column, const json_t *row, const char *key)
+{
+    if (json_is_integer(json_object_get(row, key)))
+        table_count(t, column, get_int(row, key));
+    else
+        table_cell(t, column, SLICE("-"));
+}
+
+static void age_cell(struct table *t, unsigned column, const json_t *row, const char *key,
+    int64_t now_below)
+{
+    char age[24];
+    bool known = json_is_integer(json_object_get(row, key));
+    int64_t s = get_int(row, key);
+    duration_format(s * 1000, age);
+    table_cell(t, column,
+        !known          ? SLICE("-")
+        : s < now_below ? SLICE("now")
+                        : slice_str(age));
+}
+
+/* A witness has no lease that says something; others are well with one. */
+static enum colour member_colour(const json_t *row)
+{
+    struct slice view = get_text(row, "view"), lease = get_text(row, "lease");
+    struct slice member = get_text(row, "member");
+    if (slice_eq(view, SLICE("dead")) || slice_eq(lease, SLICE("lost")))
+        return RED;
+    if (!slice_eq(view, SLICE("alive")) || !slice_eq(member, SLICE("up")) ||
+        json_is_false(json_object_get(row, "answered")))
+        return YELLOW;
+    return PLAIN;
+}
+
+void members_row(struct table *t, const json_t *row)
+{
+    static const char *const texts[] = {
+        "id", "member", "view", "session", "lease", "zone", "version"};
+    static const char *const counts[] = {
+        "queued", "copies_held", "received_total", "delivered_total"};
+    table_row(t, member_colour(row));
+    for (unsigned i = 0; i < 7; i++)
+        table_cell(t, i, get_text(row, texts[i]));
+    if (slice_eq(get_text(row, "role"), SLICE("witness")))
+        table_cell(t, 1, SLICE("witness"));
+    age_cell(t, 7, row, "view_age_s", 3);
+    age_cell(t, 8, row, "uptime_s", 0);
+    for (unsigned i = 0; i < 4; i++)
+        count_cell(t, 9 + i, row, counts[i]);
+}
+
+static void print_members(const struct ctl *ctl, const json_t *nodes)
+{
+    struct table t;
+    size_t i;
+    json_t *row;
+    members_table(&t);
+    json_array_foreach(nodes, i, row) members_row(&t, row);
+    table_print(ctl, &t);
+}
+
 static void part(const struct ctl *ctl, const json_t *queue, const char *key,
     const char *word, enum colour colour, const char *before)
 {
@@ -171,7 +240,10 @@ int run_status(struct ctl *ctl, const struct command_line *line)
     }
     verdict(ctl, code);
     printf("\n\n");
-    print_nodes(ctl, json_object_get(status, "nodes"));
+    if (cluster.len)
+        print_members(ctl, json_object_get(status, "nodes"));
+    else
+        print_nodes(ctl, json_object_get(status, "nodes"));
     printf("\nqueue   ");
     print_queue(ctl, json_object_get(status, "queue"));
     print_rates(json_object_get(status, "rates"));

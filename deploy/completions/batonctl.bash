@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # bash completion for batonctl(1)
+_batonctl_nodes() { batonctl node ls --json 2>/dev/null | sed -n 's/^{"id":"\([A-Za-z0-9._-]*\)".*/\1/p'; }
 _batonctl() {
     local cur prev words cword
     _init_completion -n = 2>/dev/null || {
@@ -11,7 +12,9 @@ _batonctl() {
     --control | -c | --config) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --level | log) COMPREPLY=($(compgen -W "debug info warn error" -- "$cur")); return ;;
     --older) COMPREPLY=($(compgen -W "10m 1h 4h 1d 2d" -- "$cur")); return ;;
-    --from | --to | --domain | --node | --reason | --limit | --last) return ;;
+    --for) COMPREPLY=($(compgen -W "10m 1h 1d" -- "$cur")); return ;;
+    --node | --i-have-powered-off) COMPREPLY=($(compgen -W "$(_batonctl_nodes)" -- "$cur")); return ;;
+    --from | --to | --domain | --reason | --limit | --last) return ;;
     esac
     local command="" sub="" skip="" i
     for ((i = 1; i < cword; i++)); do
@@ -23,7 +26,13 @@ _batonctl() {
         esac
     done
     case $command:$sub in
-    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log clock $global -c --version" -- "$cur")) ;;
+    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log clock cluster node drain undrain remove force-fence force-config $global -c --version" -- "$cur")) ;;
+    cluster:) COMPREPLY=($(compgen -W "init token $global" -- "$cur")) ;;
+    cluster:token) COMPREPLY=($(compgen -W "--for $global" -- "$cur")) ;;
+    node:) COMPREPLY=($(compgen -W "ls $global" -- "$cur")) ;;
+    drain:* | undrain:* | remove:* | force-fence:* | force-config:*)
+        COMPREPLY=($(compgen -W "$(_batonctl_nodes) $([[ $command == drain ]] && echo --wait) $(
+            [[ $command == force-* ]] && echo --i-have-powered-off) $global" -- "$cur")) ;;
     queue:) COMPREPLY=($(compgen -W "ls show shape $filters $global" -- "$cur")) ;;
     queue:show) COMPREPLY=($(compgen -W "--headers $global" -- "$cur")) ;;
     queue:*) COMPREPLY=($(compgen -W "$filters $global" -- "$cur")) ;;

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for batonctl(1)
 function __batonctl_wants_command
-    not __fish_seen_subcommand_from status queue trace resolve events reload log clock
+    not __fish_seen_subcommand_from status queue trace resolve events reload log clock \
+        cluster node drain undrain remove force-fence force-config
 end
 function __batonctl_filters
     __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
@@ -21,6 +22,18 @@ complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as 
 complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'
 complete -c batonctl -n __batonctl_wants_command -a clock -d 'accept: vouch for the clock'
 complete -c batonctl -n __batonctl_wants_command -a log -d 'Set the log level'
+complete -c batonctl -n __batonctl_wants_command -a cluster -d 'init, or a token for one more node'
+complete -c batonctl -n __batonctl_wants_command -a node -d 'ls: the members of the cluster'
+complete -c batonctl -n __batonctl_wants_command -a drain -d 'Let a node hand over and leave'
+complete -c batonctl -n __batonctl_wants_command -a undrain -d 'Let it stay'
+complete -c batonctl -n __batonctl_wants_command -a remove -d 'Forget a dead node'
+complete -c batonctl -n __batonctl_wants_command -a force-fence -d 'Take over from a node that is off'
+complete -c batonctl -n __batonctl_wants_command -a force-config -d 'Go on without lost nodes'
+complete -c batonctl -n '__fish_seen_subcommand_from cluster; and not __fish_seen_subcommand_from init token' -a 'init token'
+complete -c batonctl -n '__fish_seen_subcommand_from token' -l for -x -a '10m 1h 1d' -d 'How long it is good'
+complete -c batonctl -n '__fish_seen_subcommand_from node' -a ls
+complete -c batonctl -n '__fish_seen_subcommand_from drain' -l wait -d 'Until nothing is left'
+complete -c batonctl -n '__fish_seen_subcommand_from force-fence force-config' -l i-have-powered-off -x -d 'It cannot run'
 complete -c batonctl -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from ls show shape' -a 'ls show shape'
 complete -c batonctl -n __batonctl_filters -l from -x -d 'Sender'
 complete -c batonctl -n __batonctl_filters -l to -x -d 'Open recipient'

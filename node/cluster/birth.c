@@ -166,13 +166,9 @@ static bool look_at_data_dir(const struct settings *s, char *why, size_t why_siz
 {
     struct stat st;
     uid_t us = geteuid();
-    /* Made by root it would be root's, and the daemon could not use it. */
-    if (us != 0 && mkdir(s->data_dir, 0700) != 0 && errno != EEXIST)
-        return wrong(why, why_size, "data_dir %s cannot be made: %s", s->data_dir,
-            strerror(errno));
-    if (stat(s->data_dir, &st) != 0)
+    if ((mkdir(s->data_dir, 0700) != 0 && errno != EEXIST) || stat(s->data_dir, &st) != 0)
         return wrong(why, why_size,
-            "data_dir %s: %s; make it, owned by batond's user, or run this as that user",
+            "data_dir %s cannot be made: %s; make it, owned by batond's user",
             s->data_dir, strerror(errno));
     if (us != 0 && st.st_uid != us)
         return wrong(why, why_size,

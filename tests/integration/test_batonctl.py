@@ -147,8 +147,8 @@ def test_wrong_usage(words):
 
 
 @pytest.mark.parametrize("words", [
-    ["queue", "hold"], ["queue", "drop", "x"], ["quarantine", "ls"], ["why", "a@b"], ["egress"], ["drain", "n"],
-    ["cluster", "init"], ["user", "add"], ["allow", "ls"], ["force-fence", "x"]])
+    ["queue", "hold"], ["queue", "drop", "x"], ["quarantine", "ls"], ["why", "a@b"], ["egress"],
+    ["user", "add"], ["allow", "ls"]])
 def test_not_built_is_refused_by_name(words):
     out = run(*words)
     assert out.returncode == 1 and "not built in this version" in out.stderr and words[0] in out.stderr
@@ -219,3 +219,89 @@ def test_reader_that_goes_away():
         script = f"set -o pipefail; {BATONCTL} --control {node.path} queue ls | head -1 >/dev/null"
         out = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert out.stderr == ""
+
+
+def member(name, **more):
+    return {"id": name, "member": "up", "view": "alive", "session": "open", "role": "node", "zone": "r1",
+            "version": "0.1.0", "lease": "held", "view_age_s": 0, "uptime_s": 90, "queued": 12,
+            "copies_held": 3456, "received_total": 7, "delivered_total": 8, "answered": True, **more}
+
+
+def test_status_of_a_cluster():
+    status = dict(STATUS, cluster={"name": "prod", "nodes": 3, "copies": 2, "min_copies": 2},
+                  nodes=[member("mx1"), member("mx2", role="witness"),
+                         {"id": "mx3", "member": "up", "view": "dead", "session": "fenced", "lease": "unknown",
+                          "view_age_s": 93784, "answered": False}])
+    with Node({"status": [status, end(2, not_answered=["mx3"])]}) as node:
+        out = run("status", control=node.path)
+    assert out.returncode == 2
+    assert out.stdout.startswith("prod: degraded")
+    rows = {line.split()[0]: line.split() for line in out.stdout.splitlines() if line.startswith("mx")}
+    assert rows["mx1"] == ["mx1", "up", "alive", "open", "held", "r1", "0.1.0", "now", "1m30s", "12", "3,456",
+                           "7", "8"]
+    assert rows["mx2"][1] == "witness"
+    assert rows["mx3"] == ["mx3", "up", "dead", "fenced", "unknown", "1d2h", "-", "-", "-", "-", "-"]
+    assert "batonctl: mx3 did not answer" in out.stderr
+
+
+def test_cluster_commands_say_what_they_want():
+    text = {"text": "mx2 drains"}
+    with Node({"drain": [text, end()], "force-fence": [end(1, error="no", next_step="power it off")],
+               "force-config": [text, end()], "cluster token": [{"token": "ABC-_", "for_s": 7200}, end()],
+               "node ls": [member("mx1"), end()]}) as node:
+        assert run("drain", "mx2", control=node.path).stdout == "mx2 drains\n"
+        refused = run("force-fence", "mx2", "--i-have-powered-off", "mx2", control=node.path)
+        run("force-config", "--i-have-powered-off=mx2,mx3", control=node.path)
+        token = run("cluster", "token", "--for", "2h", control=node.path)
+        rows = run("node", "ls", control=node.path).stdout.splitlines()
+    assert refused.returncode == 1 and "next: power it off" in refused.stderr
+    assert token.stdout == "ABC-_\n" and token.stderr == ""
+    assert [row.split()[0] for row in rows] == ["node", "mx1"]
+    assert [asked["args"] for asked in node.asked] == [
+        {"node": "mx2"}, {"node": "mx2", "powered_off": "mx2"}, {"powered_off": "mx2,mx3"}, {"for": "2h"}, {}]
+
+
+def test_drain_waits_for_proof():
+    class Draining(Node):
+        def serve(self):
+            self.steps = [[member("mx1"), member("mx2", member="draining", queued=5, copies_held=9), end()],
+                          [member("mx1"), {"id": "mx2", "member": "draining", "answered": False}, end()],
+                          [member("mx1"), end()]]
+            super().serve()
+
+        @property
+        def answers(self):
+            nodes = self.steps.pop(0) if len(self.asked) > 1 and self.asked[-1]["command"] == "node ls" else []
+            return {"drain": [{"text": "mx2 drains"}, end()], "node ls": nodes,
+                    "status": [dict(STATUS, cluster={"name": "prod", "nodes": 1, "version": 4}), end()]}
+
+        @answers.setter
+        def answers(self, _):
+            pass
+
+    with Draining({}) as node:
+        out = run("drain", "mx2", "--wait", control=node.path)
+    assert out.returncode == 0
+    assert out.stdout.splitlines() == [
+        "mx2 drains", "mx2: 5 messages and 9 copies to hand over", "mx2 does not answer; it goes on when it is back",
+        "mx2 holds nothing any more and has left the cluster prod (configuration 4, 1 member; 0 short of copies)"]
+
+
+def test_cluster_init(tmp_path):
+    config = tmp_path / "baton.yaml"
+    alone = f"hostname: a.example\ndata_dir: {tmp_path}/data\n"
+    config.write_text(alone)
+    out = run("cluster", "init", "-c", str(config))
+    assert out.returncode == 1 and "has no section cluster" in out.stderr
+    config.write_text(alone + "cluster: {name: prod, node: mx1}\n")
+    out = run("cluster", "init", "-c", str(config))
+    assert out.returncode == 1 and f"{config}:3: cluster.listen: is missing" in out.stderr
+    config.write_text(alone + "cluster: {name: prod, node: mx1, listen: '127.0.0.1:0'}\n")
+    out = run("cluster", "init", "-c", str(config))
+    assert out.returncode == 0 and "founds the cluster prod" in out.stdout and "cluster token" in out.stdout
+    first = (tmp_path / "data" / "cluster.init").read_text()
+    assert run("cluster", "init", "-c", str(config)).returncode == 0
+    assert (tmp_path / "data" / "cluster.init").read_text() == first
+    (tmp_path / "data" / "cluster.init").rename(tmp_path / "data" / "cluster.member")
+    out = run("cluster", "init", "-c", str(config))
+    assert out.returncode == 1 and "belongs to the cluster prod already" in out.stderr
