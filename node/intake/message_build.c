@@ -11,6 +11,59 @@ struct listed_recipient *recipient_list_items(struct recipient_list *l)
     return l->many ? l->many : l->few;
 }
 
+/* How many units the recipients listed make. */
+struct unit_tally {
+    uint32_t unit_count, domain_count;
+    struct {
+        struct slice routing;
+        uint64_t hash;
+        uint32_t rcpts;
+    } domains[MESSAGE_UNITS_MAX];
+};
+
+static unsigned find_domain(
+    const struct unit_tally *t, struct slice routing, uint64_t hash)
+{
+    unsigned i = 0;
+    while (i < t->domain_count &&
+           (t->domains[i].hash != hash || !slice_eq(t->domains[i].routing, routing)))
+        i++;
+    return i;
+}
+
+/* The last unit of the domain is full, or there is none yet. */
+static bool needs_unit(const struct unit_tally *t, unsigned domain)
+{
+    return domain == t->domain_count || t->domains[domain].rcpts % UNIT_RCPTS_MAX == 0;
+}
+
+static void tally(struct unit_tally *t, struct slice routing)
+{
+    uint64_t hash = slice_hash(routing, 0);
+    unsigned i = find_domain(t, routing, hash);
+    t->unit_count += needs_unit(t, i);
+    INVARIANT(t->unit_count <= MESSAGE_UNITS_MAX);
+    if (i == t->domain_count) {
+        t->domains[i].routing = routing;
+        t->domains[i].hash = hash;
+        t->domain_count++;
+    }
+    t->domains[i].rcpts++;
+}
+
+bool recipient_list_fits(struct recipient_list *l, struct slice routing)
+{
+    if (l->count < MESSAGE_UNITS_MAX)
+        return true; /* as nearly every message */
+    if (!l->tally) {
+        l->tally = mem_zalloc(sizeof(*l->tally));
+        for (uint32_t i = 0; i < l->count; i++)
+            tally(l->tally, recipient_list_items(l)[i].routing);
+    }
+    unsigned i = find_domain(l->tally, routing, slice_hash(routing, 0));
+    return !needs_unit(l->tally, i) || l->tally->unit_count < MESSAGE_UNITS_MAX;
+}
+
 void recipient_list_add(struct recipient_list *l, const struct listed_recipient *r)
 {
     uint32_t cap = l->many ? l->cap : RECIPIENTS_INLINE;
@@ -24,11 +77,14 @@ void recipient_list_add(struct recipient_list *l, const struct listed_recipient 
     recipient_list_items(l)[l->count] = *r;
     recipient_list_items(l)[l->count].order = l->count;
     l->count++;
+    if (l->tally)
+        tally(l->tally, r->routing);
 }
 
 void recipient_list_fini(struct recipient_list *l)
 {
     free(l->many);
+    free(l->tally);
     *l = (struct recipient_list){0};
 }
 
@@ -112,10 +168,12 @@ static void set_times(struct message_unit *u, struct message *m,
         u->delay_warning_ms = s->retry.delay_warning_ms;
 }
 
-static uint32_t same_domain(const struct listed_recipient *items, uint32_t count)
+/* Those at the front that are one unit. */
+static uint32_t same_unit(const struct listed_recipient *items, uint32_t count)
 {
     uint32_t n = 1;
-    while (n < count && slice_eq(items[n].routing, items[0].routing))
+    while (
+        n < count && n < UNIT_RCPTS_MAX && slice_eq(items[n].routing, items[0].routing))
         n++;
     return n;
 }
@@ -144,12 +202,12 @@ void message_build_units(
         qsort(items, l->count, sizeof(*items), compare);
         l->count = drop_doubles(items, l->count);
     }
-    uint32_t domains = 0;
-    for (uint32_t i = 0; i < l->count; i += same_domain(items + i, l->count - i))
-        domains++;
-    m->units = arena_alloc(m->arena, domains * sizeof(*m->units));
+    uint32_t units = 0;
+    for (uint32_t i = 0; i < l->count; i += same_unit(items + i, l->count - i))
+        units++;
+    m->units = arena_alloc(m->arena, units * sizeof(*m->units));
     for (uint32_t i = 0; i < l->count;) {
-        uint32_t n = same_domain(items + i, l->count - i);
+        uint32_t n = same_unit(items + i, l->count - i);
         fill_unit(m, items + i, n, s);
         i += n;
     }

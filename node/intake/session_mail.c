@@ -62,8 +62,10 @@ void session_transaction_end(void *session, enum smtp_transaction_end how)
 static void accept_recipient(struct session *s, struct smtp_request *r,
     const struct policy_rcpt *p, const struct esmtp_rcpt *params)
 {
-    transaction_add_recipient(s->tx, p->address, p->routing, p->relay, params);
-    smtp_answer(r, 250, "2.1.5", SLICE("Ok"));
+    if (transaction_add_recipient(s->tx, p->address, p->routing, p->relay, params))
+        smtp_answer(r, 250, "2.1.5", SLICE("Ok"));
+    else /* RFC 5321 4.5.3.1.10: the client sends the rest in another transaction */
+        smtp_answer(r, 452, "4.5.3", SLICE("Too many domains in one message"));
 }
 
 /* A recipient whose answer takes a while. What it points to is the transaction's, so it

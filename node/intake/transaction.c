@@ -280,16 +280,20 @@ enum err transaction_start_body(
     return ERR_OK;
 }
 
-void transaction_add_recipient(struct transaction *t, struct slice address,
+bool transaction_add_recipient(struct transaction *t, struct slice address,
     struct slice routing, const struct relay_domain_settings *relay,
     const struct esmtp_rcpt *params)
 {
+    if (rights_clustered(t->il->intake->deps.rights) &&
+        !recipient_list_fits(&t->recipients, routing))
+        return false;
     struct arena *arena = t->message->arena;
     struct listed_recipient r = {.routing = arena_dup(arena, routing), .relay = relay};
     r.rcpt.address = arena_dup(arena, address);
     r.rcpt.orcpt = params->orcpt.len ? arena_dup(arena, params->orcpt) : params->orcpt;
     r.rcpt.notify = params->notify;
     recipient_list_add(&t->recipients, &r);
+    return true;
 }
 
 /* --- the commit --- */

@@ -47,8 +47,9 @@ void transaction_end(struct transaction *t);
 
 /* Lives as long as the transaction: for what an answer that comes later needs. */
 struct slice transaction_keep(struct transaction *t, struct slice bytes);
-/* A recipient that was found good; address and routing are copied. */
-void transaction_add_recipient(struct transaction *t, struct slice address,
+/* A recipient that was found good; address and routing are copied. False: a cluster takes
+ * no more domains in one message. */
+bool transaction_add_recipient(struct transaction *t, struct slice address,
     struct slice routing, const struct relay_domain_settings *relay,
     const struct esmtp_rcpt *params);
 /* The first octet of the message is about to come. */

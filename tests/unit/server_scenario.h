@@ -98,6 +98,8 @@ static void give(struct smtp_request *q, const struct answer *a)
 {
     if (a->is_challenge)
         smtp_answer_challenge(q, slice_str(a->text));
+    else if (a->code == 0)
+        smtp_answer_close(q);
     else
         smtp_answer(q, a->code, a->status[0] ? a->status : NULL, slice_str(a->text));
 }

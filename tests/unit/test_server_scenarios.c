@@ -10,6 +10,7 @@
  *   H: text                    the handler was told this, after what the last H: found
  *   H! text                    the handler was never told anything that begins so
  *   answer KIND CODE [STATUS] text     the handler's answer from now on
+ *   answer KIND close          no reply, the connection is closed
  *   answer KIND later          none until `now CODE [STATUS] text`, `challenge text` or
  * `forget` tls                        STARTTLS was said: what the client sent is dropped,
  * handshake tick 5m                    time passes, in one step closed, open the engine
@@ -202,7 +203,7 @@ static void word_config(struct run *r, char *rest)
     }
 }
 
-/* "550 5.1.1 text", "250 text" */
+/* "550 5.1.1 text", "250 text", "close" */
 static void parse_answer(char *rest, struct answer *a)
 {
     *a = (struct answer){.code = (int)strtol(rest, &rest, 10)};
