@@ -359,6 +359,9 @@ struct core_counts {
     } member[CORE_MEMBERS_MAX];
 };
 void core_counts(const struct core *core, struct core_counts *out);
+/* A unit as the core knows it now, as it would be stored. False: it knows none. */
+bool core_unit_row(
+    const struct core *core, const struct core_unit_id *id, struct unit_row *out);
 
 /* Bytes that core_init needs. */
 size_t core_size(const struct core_limits *limits);

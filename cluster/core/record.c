@@ -268,6 +268,15 @@ void unit_row_out(const struct core *core, const struct unit *u, struct unit_row
     row->body_crc = u->body_crc;
 }
 
+bool core_unit_row(
+    const struct core *core, const struct core_unit_id *id, struct unit_row *out)
+{
+    const struct unit *u = unit_find(core, id);
+    if (u)
+        unit_row_out(core, u, out);
+    return u != NULL;
+}
+
 /* Fills an empty unit from a row; `mine` is not taken: it is never learned. */
 bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row)
 {

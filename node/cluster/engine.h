@@ -24,7 +24,8 @@ struct engine_events {
      * doubt and held. */
     void (*start)(
         void *ctx, struct unit_id id, uint64_t rcpts, uint64_t doubt, struct wall due);
-    /* It is another node's now: forget it, its attempt is closed. */
+    /* It is another node's now: forget it, its attempt is closed. The zero id: all units
+     * (this session is over; start comes again for those that stay ours). */
     void (*cancel)(void *ctx, struct unit_id id);
     /* The lease came or went: sending may go on, or should pause. */
     void (*lease)(void *ctx, bool may_deliver);
@@ -32,7 +33,7 @@ struct engine_events {
 
 struct engine_deps {
     struct store *store;
-    struct rights *rights; /* made with engine_backend and this engine as its ctx */
+    struct rights *rights; /* made with engine_backend; rights_bind gives it the engine */
     struct workers *helpers;
     const struct engine_events *events;
     void *ctx;
@@ -40,13 +41,17 @@ struct engine_deps {
 
 extern const struct rights_backend engine_backend;
 
-/* Reads the cluster's rows of the store (before store_scan), makes or reads the keys,
+/* Reads the cluster's own rows of the store (before store_scan), makes or reads the keys,
  * binds the transport. NULL with `why`: also when the disk belongs to no cluster yet and
  * there is neither `batonctl cluster init` nor a token. Nothing runs yet. */
 struct engine *engine_new(const struct engine_deps *deps, const struct settings *settings,
     char *why, size_t why_size);
-/* After engine_new and the rights, after the scan: starts the thread. */
-bool engine_start(struct engine *e);
+/* A unit that the store's scan found (struct scan_unit.clustered not set): without a row
+ * of the cluster, from before it. Between engine_new and engine_start. */
+void engine_found_unit(struct engine *e, struct unit_id id);
+/* After rights_bind and store_scan, before any operation of the store: reads the rows of
+ * the units and starts the thread. */
+bool engine_start(struct engine *e, char *why, size_t why_size);
 /* Resigns with `hold_s` (peers wait so long before they take over; 0: they need not
  * wait), then ends the thread. After the schedule has stopped. */
 void engine_stop(struct engine *e, unsigned hold_s);

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who the members are to the transport: keys and addresses from the configuration; hello
+ * frames, by which members tell each other where they are now and what they run; and
+ * joining: one who holds a token asks as a guest, whoever gave the token proposes it. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "node/cluster/copy_internal.h"
+#include "node/cluster/members_internal.h"
+
+#define HELLO_MS 10000
+#define JOIN_MS 2000
+#define IDENT_MS 10000
+#define HELLO_VERSION 1
+
+/* --- peers --- */
+
+struct engine_peer *engine_peer(struct engine *e, uint64_t node)
+{
+    for (unsigned i = 0; i < e->peer_count; i++)
+        if (e->peer[i].node == node)
+            return &e->peer[i];
+    return NULL;
+}
+
+static struct engine_peer *peer_add(struct engine *e, uint64_t node)
+{
+    struct engine_peer *p = engine_peer(e, node);
+    if (p || e->peer_count == ENGINE_PEERS)
+        return p;
+    p = &e->peer[e->peer_count++];
+    *p = (struct engine_peer){.node = node};
+    p->end = &p->first;
+    return p;
+}
+
+static void peer_remove(struct engine *e, struct engine_peer *p)
+{
+    while (p->first)
+        copy_drop(e, p->first);
+    transport_remove_peer(e->transport, p->node);
+    struct engine_peer *last = &e->peer[--e->peer_count];
+    if (p != last) {
+        *p = *last;
+        if (!p->first)
+            p->end = &p->first; /* it pointed into the old place */
+    }
+}
+
+/* --- identities --- */
+
+void ident_put_address(struct core_ident *out, struct netaddr a)
+{
+    memset(out->address, 0, sizeof(out->address));
+    if (a.ip.family == 4) {
+        out->address[10] = out->address[11] = 0xff;
+        memcpy(out->address + 12, a.ip.bytes, 4);
+    } else {
+        memcpy(out->address, a.ip.bytes, 16);
+    }
+    out->address[16] = (uint8_t)(a.port >> 8);
+    out->address[17] = (uint8_t)a.port;
+}
+
+struct netaddr ident_address(const struct core_ident *i)
+{
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    struct netaddr a = {.port = (uint16_t)(i->address[16] << 8 | i->address[17])};
+    if (memcmp(i->address, mapped, sizeof(mapped)) == 0) {
+        a.ip.family = 4;
+        memcpy(a.ip.bytes, i->address + 12, 4);
+    } else {
+        a.ip.family = 6;
+        memcpy(a.ip.bytes, i->address, 16);
+    }
+    return a;
+}
+
+static struct netaddr own_address(const struct engine *e)
+{
+    struct netaddr a = e->settings->cluster.advertise;
+    if (a.ip.family == 0)
+        a = e->settings->cluster.listen;
+    if (a.port == 0)
+        a.port = transport_address(e->transport).port;
+    return a;
+}
+
+/* Zones are compared, never shown: a number of the name will do. */
+static uint8_t zone_number(const char *name)
+{
+    return name[0] ? (uint8_t)(crc32c(0, name, strlen(name)) % 255 + 1) : 0;
+}
+
+void members_self(const struct engine *e, struct cfg_change *out)
+{
+    const struct settings *s = e->settings;
+    memset(out, 0, sizeof(*out));
+    out->node = e->node;
+    out->zone = zone_number(s->cluster.zone);
+    out->weight = (uint8_t)s->cluster.weight;
+    out->roles =
+        strcmp(s->cluster.role, "witness") == 0 ? 0 : (uint8_t)(ROLE_STORE | ROLE_EGRESS);
+    memcpy(out->ident.key, e->keys.public_key, sizeof(out->ident.key));
+    ident_put_address(&out->ident, own_address(e));
+    snprintf(out->ident.name, sizeof(out->ident.name), "%.29s", settings_node_name(s));
+}
+
+const struct core_member *members_find(const struct engine *e, uint64_t node)
+{
+    for (unsigned i = 0; i < e->cfg.count; i++)
+        if (e->cfg.member[i].node == node)
+            return &e->cfg.member[i];
+    return NULL;
+}
+
+/* --- the configuration --- */
+
+static void connect_to(struct engine *e, struct engine_peer *p, struct netaddr address)
+{
+    struct transport_peer t = {.node = p->node, .address = address};
+    memcpy(t.key, p->ident.key, sizeof(t.key));
+    if (!transport_set_peer(e->transport, &t))
+        log_say(LOG_EV_CLUSTER_PROBLEM,
+            "member %.30s cannot be connected: too many members, or its key or port is "
+            "another's",
+            p->ident.name);
+}
+
+static void drop_strangers(struct engine *e)
+{
+    for (unsigned i = e->peer_count; i-- > 0;)
+        if (!members_find(e, e->peer[i].node))
+            peer_remove(e, &e->peer[i]);
+}
+
+struct birth_job {
+    struct job job;
+    struct engine *engine;
+    struct settings *settings;
+    struct birth birth;
+    bool ok;
+    char why[512];
+};
+
+static void write_birth(struct job *job)
+{
+    struct birth_job *b = CONTAINER_OF(job, struct birth_job, job);
+    b->ok = birth_done(b->settings, &b->birth, b->why, sizeof(b->why));
+}
+
+static void birth_written(struct mail *mail, void *owner)
+{
+    struct birth_job *b = CONTAINER_OF(mail, struct birth_job, job.mail);
+    struct engine *e = owner;
+    e->jobs--;
+    if (!b->ok)
+        log_say(LOG_EV_CLUSTER_PROBLEM, "%s", b->why);
+    settings_unref(b->settings);
+    free(b);
+}
+
+static void tell_birth(struct engine *e)
+{
+    struct birth_job *b = mem_zalloc(sizeof(*b));
+    b->settings = settings_ref(e->settings);
+    b->birth = e->birth;
+    b->job = (struct job){.run = write_birth, .done = birth_written, .reply_to = e->box};
+    if (!workers_submit(e->deps.helpers, &b->job)) {
+        settings_unref(b->settings);
+        free(b);
+        return;
+    }
+    e->jobs++;
+    e->is_member = true;
+}
+
+void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
+{
+    if (!members_find(e, e->node)) {
+        log_say(
+            LOG_EV_CLUSTER_PROBLEM, "this node is not a member of the cluster any more");
+        return;
+    }
+    drop_strangers(e);
+    for (unsigned i = 0; i < cfg->count; i++) {
+        const struct core_member *m = &cfg->member[i];
+        struct engine_peer *p = m->node == e->node ? NULL : peer_add(e, m->node);
+        if (!p)
+            continue;
+        bool same = memcmp(&p->ident, &m->ident, sizeof(p->ident)) == 0;
+        p->ident = m->ident;
+        if (!same)
+            connect_to(e, p, ident_address(&m->ident));
+    }
+    for (unsigned i = 0; i < e->invite_count; i++)
+        if (e->invite[i].joined && members_find(e, e->invite[i].joined))
+            transport_uninvite(e->transport, e->invite[i].key);
+    e->wants_init = e->wants_join = false;
+    token_wipe(&e->token);
+    if (!e->is_member)
+        tell_birth(e);
+    log_say(LOG_EV_CLUSTER, "configuration %llu of %s: %u members, %u copies",
+        (unsigned long long)cfg->ver, e->identity.name, cfg->count, cfg->copies);
+}
+
+void engine_link(struct engine *e, uint64_t node, bool is_up)
+{
+    struct engine_peer *p = engine_peer(e, node);
+    if (!p)
+        return;
+    p->is_linked = is_up;
+    log_say(LOG_EV_CLUSTER, "connection to %.30s is %s", p->ident.name,
+        is_up ? "up" : "lost");
+    if (is_up)
+        e->hello_at = (struct mono){0};
+}
+
+/* --- hello --- */
+
+#define HELLO_BYTES (2 + 18 + 8 + 16)
+
+static void say_hello(struct engine *e)
+{
+    unsigned char frame[HELLO_BYTES] = {FRAME_HELLO, HELLO_VERSION};
+    struct core_ident self;
+    uint64_t hash = settings_cluster_hash(e->settings);
+    ident_put_address(&self, own_address(e));
+    memcpy(frame + 2, self.address, 18);
+    for (int i = 0; i < 8; i++)
+        frame[20 + i] = (unsigned char)(hash >> (56 - 8 * i));
+    snprintf((char *)frame + 28, 16, "%.15s", BATON_VERSION);
+    for (unsigned i = 0; i < e->peer_count; i++)
+        transport_send(e->transport, e->peer[i].node, TRANSPORT_CONTROL,
+            slice_make(frame, sizeof(frame)), slice_make("", 0));
+    e->hello_at = mono_add_ms(mono_now(), HELLO_MS);
+}
+
+void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame)
+{
+    struct core_ident at;
+    const unsigned char *f = (const unsigned char *)frame.ptr;
+    if (!p || frame.len < HELLO_BYTES || f[1] != HELLO_VERSION)
+        return; /* of another version: what it adds may be missed */
+    memcpy(at.address, f + 2, 18);
+    p->settings_hash = 0;
+    for (int i = 0; i < 8; i++)
+        p->settings_hash = p->settings_hash << 8 | f[20 + i];
+    for (unsigned i = 0; i < sizeof(p->version); i++)
+        p->version[i] = f[28 + i] > ' ' && f[28 + i] < 127 ? (char)f[28 + i] : '\0';
+    p->version[sizeof(p->version) - 1] = '\0';
+    /* It proved who it is: if it has moved, go on there before the configuration says so,
+     * which may need its answers. */
+    struct netaddr now = ident_address(&at);
+    if (now.port && !ipaddr_is_unspecified(now.ip) &&
+        memcmp(at.address, p->ident.address, sizeof(at.address)) != 0)
+        connect_to(e, p, now);
+}
+
+/* --- joining, the one who asks --- */
+
+#define JOIN_BYTES (2 + 16 + 8 + 32 + 18 + 30 + 3)
+
+static void ask_to_join(struct engine *e)
+{
+    unsigned char frame[JOIN_BYTES] = {FRAME_JOIN, 1};
+    struct cfg_change self;
+    members_self(e, &self);
+    memcpy(frame + 2, e->identity.id, 16);
+    for (int i = 0; i < 8; i++)
+        frame[18 + i] = (unsigned char)(e->node >> (56 - 8 * i));
+    memcpy(frame + 26, self.ident.key, 32);
+    memcpy(frame + 58, self.ident.address, 18);
+    memcpy(frame + 76, self.ident.name, 30);
+    frame[106] = self.roles;
+    frame[107] = self.zone;
+    frame[108] = self.weight;
+    /* Each time another host of the token, so that one that is down costs a turn. */
+    const struct transport_peer *host =
+        &e->token.hosts[e->join_turn++ % e->token.host_count];
+    transport_send_as_guest(
+        e->transport, &e->token.invitation, host, slice_make(frame, sizeof(frame)));
+    e->join_at = mono_add_ms(mono_now(), JOIN_MS);
+    if (e->join_turn % 15 == 1)
+        log_say(LOG_EV_CLUSTER, "asking to join the cluster %s", e->identity.name);
+}
+
+/* --- our own entry --- */
+
+/* Settings have changed since the configuration was written. */
+static void keep_entry(struct engine *e)
+{
+    const struct core_member *m = members_find(e, e->node);
+    struct cfg_change self;
+    if (!m || mono_now().ns < e->ident_at.ns)
+        return;
+    e->ident_at = mono_add_ms(mono_now(), IDENT_MS);
+    members_self(e, &self);
+    if (m->zone == self.zone && m->weight == self.weight &&
+        memcmp(&m->ident, &self.ident, sizeof(self.ident)) == 0)
+        return;
+    struct core_event event = {.kind = EV_ADMIN};
+    event.u.admin.op = ADMIN_CHANGE;
+    event.u.admin.node = e->node;
+    event.u.admin.change = self;
+    event.u.admin.change.op = CFG_IDENT;
+    engine_step(e, &event);
+}
+
+void engine_members_tick(struct engine *e)
+{
+    struct mono now = mono_now();
+    if (now.ns >= e->hello_at.ns)
+        say_hello(e);
+    if (e->wants_join && now.ns >= e->join_at.ns)
+        ask_to_join(e);
+    if (!e->is_stopping)
+        keep_entry(e);
+    engine_invites_tick(e);
+}
+
+/* --- life --- */
+
+bool engine_members_open(struct engine *e, char *why, size_t why_size)
+{
+    char path[4200];
+    snprintf(path, sizeof(path), "%s/cluster.key", e->settings->data_dir);
+    return transport_keys_load(path, &e->keys, why, why_size);
+}
+
+static void found_cluster(struct engine *e)
+{
+    struct core_event event = {.kind = EV_ADMIN};
+    event.u.admin.op = ADMIN_INIT;
+    event.u.admin.node = e->node;
+    members_self(e, &event.u.admin.change);
+    event.u.admin.change.op = CFG_ADD;
+    event.u.admin.change.roles |= ROLE_VOTER;
+    event.u.admin.change.copies = (uint8_t)e->settings->cluster.copies;
+    event.u.admin.change.min_copies = (uint8_t)e->settings->cluster.min_copies;
+    engine_step(e, &event);
+}
+
+void engine_members_start(struct engine *e)
+{
+    if (e->cfg.count > 0) {
+        struct core_cfg cfg = e->cfg;
+        engine_members_cfg(e, &cfg);
+    }
+    for (unsigned i = 0; e->wants_join && i < e->token.host_count; i++) {
+        struct engine_peer *p = peer_add(e, e->token.hosts[i].node);
+        if (!p)
+            continue;
+        memcpy(p->ident.key, e->token.hosts[i].key, sizeof(p->ident.key));
+        ident_put_address(&p->ident, e->token.hosts[i].address);
+        snprintf(p->ident.name, sizeof(p->ident.name), "host %u of the token", i + 1);
+        connect_to(e, p, e->token.hosts[i].address);
+    }
+    engine_invites_load(e);
+    if (e->wants_init)
+        found_cluster(e);
+}
+
+void engine_members_fini(struct engine *e)
+{
+    token_wipe(&e->token);
+    memset(&e->keys, 0, sizeof(e->keys));
+}
