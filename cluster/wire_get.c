@@ -154,13 +154,17 @@ static bool get_cfg(const Baton__Wire__Cfg *from, bool rows, struct msg_cfg *out
     out->ballot = from->ballot;
     out->accepted = from->accepted;
     out->mode_ver = from->mode_ver;
+    out->voters_ver = from->voters_ver;
+    out->prev_ver = from->prev_ver;
     return get_u8(from->ok, UINT8_MAX, &out->ok) &&
            get_u8(from->page, UINT8_MAX, &out->page) &&
            get_u8(from->page_count, UINT8_MAX, &out->page_count) &&
            get_u8(from->copies, UINT8_MAX, &out->copies) &&
            get_u8(from->min_copies, UINT8_MAX, &out->min_copies) &&
            get_u8(from->mode, UINT8_MAX, &out->mode) &&
-           get_u8(from->flags, UINT8_MAX, &out->flags) && get_parts(from, rows, out);
+           get_u8(from->flags, UINT8_MAX, &out->flags) &&
+           get_u8(from->was_voters, UINT8_MAX, &out->was_voters) &&
+           get_parts(from, rows, out);
 }
 
 static bool get_lease(const Baton__Wire__Lease *from, struct msg_lease *out)

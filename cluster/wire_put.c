@@ -141,6 +141,9 @@ static void put_cfg(
     to->mode = m->mode;
     to->mode_ver = m->mode_ver;
     to->flags = m->flags;
+    to->voters_ver = m->voters_ver;
+    to->prev_ver = m->prev_ver;
+    to->was_voters = m->was_voters;
     to->n_member = rows ? 0 : m->count;
     to->n_row = rows ? m->count : 0;
     to->member = s->u.cfg.member_at;

@@ -177,12 +177,26 @@ void core_new_session(struct core *core)
     session_gate(core);
 }
 
+/* No member any more: the session ends, and no other begins. */
+void core_end_session(struct core *core)
+{
+    if (core->state >= CORE_OPENING) {
+        accept_cut(core);
+        struct core_command *c = core_cmd(core, CMD_CANCEL);
+        memset(&c->u.unit, 0, sizeof(c->u.unit));
+        config_admin_lost(core);
+    }
+    core->lease_end = core->lease_prev = 0;
+    core->state = CORE_IDLE;
+    session_gate(core);
+}
+
 static void boot_end(struct core *core)
 {
     core->started_at = core->now;
     core->state = CORE_IDLE;
     config_boot(core);
-    if (core->cfg.count == 0)
+    if (core->cfg.count == 0 || !peer_member(core, core->self))
         return;
     core->state = CORE_EPOCH;
     if (!MUT(core, MUT_EPOCH_REUSED) || core->epoch == 0)
@@ -322,24 +336,32 @@ static void pass_on(struct core *core, const struct core_msg *m)
 
 static void receive(struct core *core, const struct core_msg *m)
 {
-    if (m->kind >= MSG_KIND_COUNT || !handlers[m->kind] ||
-        (core->state < CORE_EPOCH && m->kind != MSG_CFG_PAGE))
+    if (m->kind >= MSG_KIND_COUNT || !handlers[m->kind] || core->state == CORE_BOOT)
         return;
+    if (core->state == CORE_IDLE) {
+        if (m->env.to == core->node)
+            config_idle(core, m);
+        return;
+    }
     if (m->env.to != core->node) {
         pass_on(core, m);
         return;
     }
     uint8_t slot = peer_slot(core, m->env.from);
     if (slot == 0 || !peer_member(core, slot)) {
-        config_recv(
-            core, slot, m); /* a stranger may only tell or ask the configuration */
+        config_stranger(core, slot, m);
+        return;
+    }
+    if (m->kind >= MSG_CFG_PREPARE && m->kind <= MSG_SEAL_STATE) {
+        /* monotone by themselves, and a node without a session must get them too */
+        config_heard(core, slot, m->env.cfg_ver);
+        config_recv(core, slot, m);
         return;
     }
     if (!fresh(core, &core->peer[slot], &m->env))
         return;
     peer_heard(core, slot, &m->env);
-    if (m->env.cfg_ver != core->cfg.ver)
-        config_recv(core, slot, NULL);
+    config_heard(core, slot, m->env.cfg_ver);
     if (!is_l4(m->kind)) {
         handlers[m->kind](core, slot, m);
         return;
@@ -351,6 +373,10 @@ static void receive(struct core *core, const struct core_msg *m)
         return; /* as if lost: everything is asked again */
     if (m->env.echo_epoch != core->epoch)
         return; /* meant for another session of ours */
+    /* Rule G: a session of static mode never asked for a lease, so none bounds its
+     * rights; it is not known, and cannot be fenced, before it lives by the new mode. */
+    if (m->env.cfg_ver < core->cfg.mode_ver && !MUT(core, MUT_FENCE_NEW))
+        return;
     peer_learn(core, slot, m->env.from_epoch - 1, m->env.from_epoch);
     if (core->state >= CORE_SYNC)
         handlers[m->kind](core, slot, m);
@@ -372,32 +398,6 @@ static void timers(struct core *core)
     sync_timer(core);
     digest_timer(core);
     work_timers(core, 16);
-}
-
-static void admin(struct core *core, const struct core_event *e)
-{
-    switch ((enum core_admin)e->u.admin.op) {
-    case ADMIN_RESIGN:
-        core->leaving = true;
-        session_resign(core, e->u.admin.count);
-        break;
-    case ADMIN_DRAIN:
-    case ADMIN_UNDRAIN:
-        core->draining = e->u.admin.op == ADMIN_DRAIN;
-        sweep_all(core);
-        break;
-    case ADMIN_FORCE_FENCE: {
-        uint8_t slot = peer_slot(core, e->u.admin.node);
-        if (slot)
-            fence_done(core, slot, core->peer[slot].known, 2);
-        break;
-    }
-    case ADMIN_INIT:
-    case ADMIN_CHANGE:
-    case ADMIN_FORCE_CONFIG:
-        config_admin(core, e);
-        break;
-    }
 }
 
 static void storage_health(struct core *core, const struct core_event *e)
@@ -451,7 +451,7 @@ static void dispatch(struct core *core, const struct core_event *e)
         storage_health(core, e);
         break;
     case EV_ADMIN:
-        admin(core, e);
+        config_admin(core, e);
         break;
     case EV_STEAL_HINT:
         steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
@@ -479,6 +479,7 @@ static uint64_t deadline(const struct core *core)
     uint64_t at = earlier(core->renew_at, core->fence_check_at);
     at = earlier(at, earlier(core->probe_at, core->gossip_at));
     at = earlier(at, earlier(core->sweep_at, work_next(core)));
+    at = earlier(at, core->config_at);
     if (core->state == CORE_SYNC || core->state == CORE_READY)
         at = earlier(at, core->sync_due);
     return at > core->now ? at : core->now + CORE_MS;

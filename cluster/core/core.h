@@ -32,6 +32,7 @@ enum core_role {
     ROLE_STORE = 2,
     ROLE_EGRESS = 4,
     ROLE_DRAINING = 8,
+    ROLE_WAS_VOTER = 16, /* of the set before `voters_ver`; the core sets it */
 };
 
 enum core_mode { MODE_QUORUM = 1, MODE_STATIC = 2 };
@@ -43,11 +44,14 @@ enum core_cfg_flags {
 
 /* A version of the configuration; changes only by one cfg_change a version. */
 struct core_cfg {
-    uint64_t ver;      /* generation << 48 | counter */
-    uint64_t mode_ver; /* the version in which the mode began */
-    uint8_t mode;      /* enum core_mode */
+    uint64_t ver;        /* generation << 48 | counter */
+    uint64_t mode_ver;   /* the version in which the mode began */
+    uint64_t voters_ver; /* the version in which the set of voters, or the mode, began */
+    uint64_t prev_ver;   /* voters_ver of the set before */
+    uint8_t mode;        /* enum core_mode */
     uint8_t copies, min_copies;
-    uint8_t flags; /* enum core_cfg_flags */
+    uint8_t flags;      /* enum core_cfg_flags */
+    uint8_t was_voters; /* how many the set before had; 0: nothing to take over */
     uint8_t count;
     struct core_member member[CORE_MEMBERS_MAX];
 };
@@ -129,8 +133,10 @@ struct core_fence_row {
     uint32_t fenced, known;
 };
 
+/* What a voter has promised for the next version, and the set of voters (its voters_ver)
+ * in which it was last active. */
 struct core_paxos_row {
-    uint64_t ver, promised, accepted, sealed;
+    uint64_t ver, promised, accepted, active;
     struct cfg_change change;
 };
 

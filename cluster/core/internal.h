@@ -61,6 +61,7 @@ struct peer {
     uint64_t fence_hold_until; /* Resign(hold) */
     /* voter side, volatile */
     uint64_t promise_until;
+    uint32_t promise_epoch; /* the session it was given to */
     struct grant grant[GRANT_RING];
     uint8_t grant_next;
     struct grant unheard; /* oldest grant it has not acknowledged; nonce 0: none */
@@ -75,6 +76,7 @@ struct peer {
     uint64_t answered_nonce;
     uint8_t table_count;
     uint16_t table_pages;
+    uint32_t table_epoch;
     bool table_whole;
     bool voter_says_fenced;
     /* any traffic */
@@ -120,8 +122,9 @@ struct peer {
     uint64_t actor_version; /* newest version of its rows here */
     uint32_t actor_epoch;
     uint32_t actor_rows;
-    /* config: newest version it said it stored */
-    uint64_t cfg_stored;
+    /* L2 */
+    uint64_t cfg_seen; /* newest version its frames were tagged with */
+    uint64_t cfg_told_at;
 };
 
 enum unit_flags {
@@ -210,7 +213,6 @@ enum park_kind {
     PARK_EPOCH,
     PARK_SELF_VOTE,
     PARK_FENCE,
-    PARK_RESIGNED,
     PARK_CFG
 };
 struct parked {
@@ -230,6 +232,27 @@ struct grave {
     bool aborted; /* refused, so that its id may be offered again later */
     uint32_t next;
     uint64_t at;
+};
+
+#define SLOT_BYTES ((SLOTS + 7) / 8)
+
+/* A version that this node tries to get decided. */
+struct proposal {
+    bool active, refused;
+    uint8_t phase;              /* 1 prepare, 2 accept */
+    uint64_t ver, ballot, seen; /* seen: highest ballot heard of */
+    uint64_t best;              /* ballot of `value` if it came with a promise */
+    struct cfg_change want, value;
+    uint8_t promised[SLOT_BYTES], accepted[SLOT_BYTES];
+    uint64_t retry_at;
+};
+
+/* What an operator asked for: one or several steps. */
+struct wish {
+    bool active, inherited;
+    uint8_t roles; /* ADD: what it shall have at the end */
+    uint64_t token, until;
+    struct cfg_change c;
 };
 
 struct gossip_cell {
@@ -267,7 +290,9 @@ struct core {
     bool frozen;
     uint64_t frozen_nonce; /* grants for nonces up to this do not count */
     bool self_vote_asked;
-    bool self_vote; /* own epoch is in the own voter row, durably */
+    bool self_vote;      /* own epoch is in the own voter row, durably */
+    uint64_t lease_prev; /* the lease that the set of voters before gave still counts */
+    uint64_t set_nonce;  /* what was asked up to here, was asked of that set */
     struct core_gate_value gate;
     uint64_t lease_lost_at, refused_at, sync_due;
     uint64_t fence_check_at;
@@ -310,24 +335,24 @@ struct core {
     uint64_t row_version;
     /* L2 */
     struct core_paxos_row paxos;
-    struct {
-        bool active;
-        uint64_t ver, ballot;
-        struct cfg_change want, value;
-        uint64_t accepted_best;
-        uint8_t promised[(SLOTS + 7) / 8], accepted[(SLOTS + 7) / 8];
-        uint8_t phase;
-        uint64_t retry_at;
-    } prop;
-    bool voter_active; /* sealed and copied the previous version's table */
-    uint64_t cfg_decided_at;
-    struct core_cfg prev; /* version before, for seal and copy */
-    uint64_t cfg_at;
-    uint8_t seal_ok[(SLOTS + 7) / 8];
+    struct proposal prop;
+    struct wish wish;
+    uint64_t config_at;    /* next turn of config_timer */
+    uint64_t accepted_at;  /* when paxos.accepted was set: an orphan is finished later */
+    uint64_t paxos_token;  /* the store that carries paxos */
+    bool voter_active;     /* the session table of the set before is taken over */
+    uint64_t active_since; /* spacing */
+    uint8_t active_ok[(SLOTS + 7) / 8]; /* voters that said the same of themselves */
+    uint8_t seal_ok[(SLOTS + 7) / 8];   /* voters before whose table is here whole */
     uint16_t seal_pages[SLOTS];
-    uint8_t active_ok[(SLOTS + 7) / 8];
+    uint32_t seal_epoch[SLOTS];
+    uint64_t seal_at;
+    struct cfg_change
+        last; /* made cfg.ver out of the version before, if last_ver is it */
+    uint64_t last_ver;
+    uint64_t ask_at;
     struct core_cfg incoming;
-    uint16_t incoming_pages;
+    uint64_t incoming_pages;
     uint32_t serial;
 #ifdef CORE_SIM
     uint64_t *sometimes; /* ST_COUNT counters of the simulator */
@@ -351,6 +376,9 @@ struct core_command *core_store(
 uint64_t core_store_one(struct core *core, const struct core_op *op);
 void core_new_session(struct core *core);
 void outbox_drain(struct core *core, uint64_t full_token);
+/* To a node that need not be a member. */
+void core_send_any(struct core *core, uint8_t slot, struct core_msg *msg);
+void core_end_session(struct core *core); /* for ever: no member any more */
 void core_die(struct core *core, const char *why);
 bool core_out_full(const struct core *core);
 uint64_t core_hash(const struct core *core);
@@ -396,6 +424,8 @@ void voter_store(
     struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced, uint8_t flags);
 void fence_done(struct core *core, uint8_t slot, uint32_t epoch, uint8_t flags);
 bool voter_quarantined(const struct core *core);
+void fence_node(struct core *core, uint8_t slot);
+void fence_durable(struct core *core, uint8_t slot);
 
 /* record.c */
 struct core_unit_id unit_id(const struct unit *u);
@@ -517,17 +547,58 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg);
 void ask_run(struct core *core, struct unit *u, struct work *w);
-/* swim.c, gossip.c, config.c */
+/* swim.c, gossip.c */
 void swim_timer(struct core *core);
 void swim_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gossip_timer(struct core *core);
 void gossip_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t length);
+/* config_step.c: versions as values */
+#define CFG_VOTERS_MAX 7
+bool cfg_apply(struct core_cfg *cfg, const struct cfg_change *change);
+bool cfg_valid(const struct core_cfg *cfg);
+void cfg_auto_min(struct core_cfg *cfg);
+const struct core_member *cfg_find(const struct core_cfg *cfg, uint64_t node);
+uint8_t cfg_voters(const struct core_cfg *cfg);
+bool cfg_same(const struct cfg_change *a, const struct cfg_change *b);
+/* config.c: the version in force, and how it gets around */
+#define NODE_CLOSED (UINT32_MAX - 1) /* fenced up to here: no session, ever again */
 void config_timer(struct core *core);
+void config_soon(struct core *core);
 void config_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
-void config_admin(struct core *core, const struct core_event *event);
+void config_heard(struct core *core, uint8_t slot, uint64_t ver);
+void config_tell(struct core *core, uint8_t slot);
+void config_tell_all(struct core *core);
+void config_idle(struct core *core, const struct core_msg *msg);
+void config_stranger(struct core *core, uint8_t slot, const struct core_msg *msg);
 void config_boot(struct core *core);
 void config_index(struct core *core);
-bool config_voter_active(const struct core *core);
+void config_install(
+    struct core *core, const struct core_cfg *next, const struct cfg_change *change);
+/* This voter may answer what was asked of the voters of version `asked`. */
+bool config_serves(const struct core *core, uint64_t asked);
+bool config_static(const struct core *core); /* may deliver without a lease */
+uint64_t config_spacing(const struct core *core);
+/* config_seal.c */
+void seal_begin(struct core *core);
+void seal_timer(struct core *core);
+void seal_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+bool seal_needed(const struct core_cfg *cfg);
+/* config_paxos.c */
+void paxos_propose(struct core *core, const struct cfg_change *want);
+void paxos_timer(struct core *core);
+void paxos_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
+void paxos_durable(struct core *core);
+void paxos_forget(struct core *core); /* a new version is in force */
+/* config_admin.c */
+void config_admin(struct core *core, const struct core_event *event);
+void config_admin_done(
+    struct core *core, uint64_t token, enum admin_result result, const char *why);
+void config_admin_lost(struct core *core); /* the session ends: wishes cannot be met */
+void wish_timer(struct core *core);
+void wish_decided(struct core *core);
+/* config_policy.c */
+void policy_timer(struct core *core);
+uint8_t policy_candidate(const struct core *core);
 
 #endif

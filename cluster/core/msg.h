@@ -182,9 +182,10 @@ enum fence_answer { FENCE_OK = 1, FENCE_NO };
 struct msg_fence {
     uint64_t node;
     uint32_t epoch;
-    uint32_t hold_s; /* RESIGN: heirs wait that long */
+    uint32_t hold_s; /* RESIGN: heirs wait that long. FENCE_*: the set of voters asked */
     uint8_t answer;  /* enum fence_answer */
-    uint8_t flags; /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease */
+    uint8_t flags; /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease, 8
+                      every session for ever: it leaves */
 };
 
 enum cfg_op {
@@ -226,11 +227,11 @@ struct msg_cfg {
     uint64_t ver;      /* the version being decided or carried */
     uint64_t ballot;   /* round << 8 | number of the proposer */
     uint64_t accepted; /* PROMISE: ballot of the accepted value, 0 none */
-    uint64_t mode_ver; /* PAGE */
+    uint64_t mode_ver, voters_ver, prev_ver; /* PAGE */
     struct cfg_change change;
     uint8_t ok, page, page_count;
-    uint8_t copies, min_copies, mode, flags; /* PAGE */
-    uint8_t count;                           /* PAGE: members; SEAL_STATE: rows */
+    uint8_t copies, min_copies, mode, flags, was_voters; /* PAGE */
+    uint8_t count; /* PAGE: members; SEAL_STATE: rows */
     union {
         struct core_member member[CORE_PAGE_MEMBERS]; /* all but SEAL_STATE */
         struct sess_row row[CORE_TABLE_ROWS];         /* SEAL_STATE */

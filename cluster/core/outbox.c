@@ -40,6 +40,15 @@ void core_send(struct core *core, uint8_t slot, struct core_msg *msg)
     address(core, slot, &c->u.send);
 }
 
+void core_send_any(struct core *core, uint8_t slot, struct core_msg *msg)
+{
+    if (slot == 0 || slot == core->self)
+        return;
+    struct core_command *c = core_cmd(core, CMD_SEND);
+    c->u.send = *msg;
+    address(core, slot, &c->u.send);
+}
+
 static struct parked *park(struct core *core, uint64_t token)
 {
     if (core->parked_count == core->limits.parked)
@@ -65,6 +74,7 @@ void core_send_after(
     k->kind = PARK_SEND;
     k->slot = slot;
     k->msg = *msg;
+    k->msg.env.cfg_ver = core->cfg.voters_ver;
 }
 
 void core_after(struct core *core, uint64_t token, enum after what, const struct unit *u)
@@ -142,6 +152,8 @@ static void unpark(struct core *core, struct parked *k, bool full)
         if ((k->msg.kind == MSG_COPY_ACK || k->msg.kind == MSG_CLAIM_RSP) &&
             k->msg.u.unit.answer == ANS_OK && !unit_find(core, &k->msg.u.unit.row.id))
             break; /* released meanwhile: what it would say is no longer so */
+        if (k->msg.kind < MSG_COPY && k->msg.env.cfg_ver != core->cfg.voters_ver)
+            break; /* said as a voter of another set */
         if (k->epoch == core->epoch && !full)
             core_send(core, k->slot, &k->msg);
         break;
@@ -159,10 +171,12 @@ static void unpark(struct core *core, struct parked *k, bool full)
         }
         break;
     case PARK_FENCE:
-        bit_set(core->peer[k->slot].fence_ok, core->self);
+        if (k->epoch == core->epoch)
+            fence_durable(core, k->slot);
         break;
-    case PARK_RESIGNED:
     case PARK_CFG:
+        if (k->epoch == core->epoch)
+            paxos_durable(core);
         break;
     }
 }

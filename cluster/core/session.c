@@ -13,7 +13,7 @@ static uint64_t own_lease(const struct core *core)
 
 static bool is_static(const struct core *core)
 {
-    return core->cfg.mode == MODE_STATIC;
+    return config_static(core);
 }
 
 bool session_lease(const struct core *core, uint64_t margin_ns)
@@ -52,6 +52,7 @@ static void forget_session(struct core *core)
         p->lease_exp = 0;
         p->table_whole = false;
         p->table_pages = 0;
+        p->table_epoch = 0;
         p->voter_says_fenced = false;
         p->synced = false;
         p->boot_fenced = p->fenced;
@@ -67,6 +68,8 @@ void session_start(struct core *core)
     core->state = CORE_OPENING;
     core->nonce = (uint64_t)core->epoch << 32;
     core->lease_end = 0;
+    core->lease_prev = 0;
+    core->set_nonce = 0;
     core->frozen = false;
     core->frozen_nonce = 0;
     core->self_vote = false;
@@ -87,11 +90,13 @@ void session_start(struct core *core)
 /* The lock on the data folder proves that our older session has ended: no wait for it. */
 void session_self_vote(struct core *core)
 {
-    if (!is_voter(core, core->self) || !config_voter_active(core) || core->self_vote ||
-        core->self_vote_asked)
+    if (core->cfg.mode != MODE_QUORUM || !is_voter(core, core->self) ||
+        !core->voter_active || core->self_vote || core->self_vote_asked)
         return;
-    core->self_vote_asked = true;
     struct peer *p = &core->peer[core->self];
+    if (p->sess.fenced >= core->epoch)
+        return; /* a quorum may have closed us: our word is worth nothing */
+    core->self_vote_asked = true;
     uint32_t fenced = p->sess.fenced > core->epoch - 1 ? p->sess.fenced : core->epoch - 1;
     voter_store(core, core->self, core->epoch, fenced, 0);
     core_park(core, core->token_last, PARK_SELF_VOTE, core->self);
@@ -185,7 +190,8 @@ void session_recompute(struct core *core)
         if (!is_voter(core, i))
             continue;
         const struct peer *p = &core->peer[i];
-        bool own = i == core->self && core->self_vote;
+        bool own = i == core->self && core->self_vote && core->voter_active &&
+                   p->sess.fenced < core->epoch;
         uint64_t v = own ? CORE_FOREVER : i == core->self ? 0 : p->lease_exp;
         uint8_t at = n++;
         for (; at > 0 && end[at - 1] < v; at--)
@@ -194,6 +200,8 @@ void session_recompute(struct core *core)
         whole = (uint8_t)(whole + (own || p->table_whole || MUT(core, MUT_NO_TABLE)));
     }
     core->lease_end = n >= q ? end[q - 1] : 0;
+    if (core->lease_end < core->lease_prev)
+        core->lease_end = core->lease_prev;
     if (core->state == CORE_OPENING && whole >= q && core->lease_end > core->now)
         session_opened(core);
 }
@@ -207,7 +215,7 @@ void session_frozen(struct core *core)
     for (uint8_t i = 1; i <= core->peer_count; i++)
         core->peer[i].lease_exp = 0;
     core->renew_at = core->now;
-    core->lease_end = 0;
+    core->lease_end = core->lease_prev = 0;
     session_gate(core);
 }
 
@@ -220,12 +228,13 @@ static void take_rows(struct core *core, const struct msg_lease *l)
     }
 }
 
-static void take_page(struct peer *p, const struct msg_lease *l)
+static void take_page(struct peer *p, uint32_t epoch, const struct msg_lease *l)
 {
     if (l->page_count == 0 || l->page_count > 16)
         return;
-    if (p->table_count != l->page_count) {
+    if (p->table_count != l->page_count || p->table_epoch != epoch) {
         p->table_count = l->page_count;
+        p->table_epoch = epoch; /* a restart may have put the rows in other pages */
         p->table_pages = 0;
     }
     /* Each page left after our epoch was durable there, so pages of several answers make
@@ -238,6 +247,10 @@ static void take_page(struct peer *p, const struct msg_lease *l)
 static void refused(struct core *core, struct peer *p, const struct msg_lease *l)
 {
     if (l->answer == LEASE_FENCED && l->row_count) {
+        if (l->row[0].fenced >= NODE_CLOSED) {
+            core_die(core, "this node was removed from the cluster");
+            return;
+        }
         if (l->row[0].cur > core->epoch) {
             core_die(core, "a newer session of this node exists: this is an old image");
             return;
@@ -252,8 +265,9 @@ void session_lease_rsp(struct core *core, uint8_t slot, const struct core_msg *m
     const struct msg_lease *l = &msg->u.lease;
     struct peer *p = &core->peer[slot];
     const struct grant *sent = &core->round[l->nonce % ROUND_RING];
-    if (l->nonce >> 32 != core->epoch || !is_voter(core, slot))
-        return;
+    if (l->nonce >> 32 != core->epoch || !is_voter(core, slot) ||
+        l->nonce <= core->set_nonce)
+        return; /* asked in another session, or of another set of voters */
     if (l->nonce > p->answered_nonce || p->answered_nonce >> 32 != core->epoch)
         p->answered_nonce = l->nonce;
     if (l->answer != LEASE_GRANT) {
@@ -266,7 +280,7 @@ void session_lease_rsp(struct core *core, uint8_t slot, const struct core_msg *m
         take_rows(core, l);
     if (core->state < CORE_OPENING || l->nonce >> 32 != core->epoch)
         return; /* the rows said that we are fenced */
-    take_page(p, l);
+    take_page(p, msg->env.from_epoch, l);
     p->voter_says_fenced = false;
     uint64_t from = MUT(core, MUT_LEASE_FROM_RECEIPT) ? core->now : sent->at;
     if (l->nonce > core->frozen_nonce && from + own_lease(core) > p->lease_exp)
@@ -286,7 +300,7 @@ void session_resign(struct core *core, uint32_t hold_s)
     SOMETIMES(core, ST_RESIGN);
     accept_cut(core);
     core->state = CORE_RESIGNED;
-    core->lease_end = 0;
+    core->lease_end = core->lease_prev = 0;
     session_gate(core);
     struct core_command *c = core_cmd(core, CMD_CANCEL);
     memset(&c->u.unit, 0, sizeof(c->u.unit));

@@ -47,6 +47,11 @@ enum mutant {
     MUT_OLD_CONSENT,          /* consents older than a fence count (rule C2a) */
     MUT_REOWN_ALONE,          /* re-own although a holder is down */
     MUT_UNSYNCED,             /* claims are not wide where the owner was never met */
+    MUT_STILL_STATIC,         /* static rights after the word against them was given */
+    MUT_STATIC_MAJORITY,      /* a majority decides in static mode */
+    MUT_COPY_COUNTS,          /* a copied fence row outruns a promise (rule P) */
+    MUT_OLD_TAGS,             /* voters serve those who count in the set before */
+    MUT_PROMISE_VOLATILE,     /* answers of Paxos do not wait for the disk */
     MUT_COUNT
 };
 #ifdef CORE_SIM

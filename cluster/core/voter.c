@@ -105,6 +105,7 @@ static void grant(struct core *core, uint8_t slot, const struct msg_lease *l)
 {
     struct peer *p = &core->peer[slot];
     p->promise_until = core->now + core->p.lease_ns;
+    p->promise_epoch = (uint32_t)(l->nonce >> 32);
     p->grant[p->grant_next++ % GRANT_RING] = (struct grant){l->nonce, core->now};
     if (p->unheard.nonce == 0)
         p->unheard = (struct grant){l->nonce, core->now};
@@ -135,18 +136,16 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
     struct peer *p = &core->peer[slot];
     const struct msg_lease *l = &msg->u.lease;
     uint32_t epoch = msg->env.from_epoch;
-    if (!is_voter(core, core->self) || !config_voter_active(core))
-        return;
-    if (msg->env.cfg_ver < core->paxos.sealed) {
-        answer(core, slot, l->nonce, LEASE_SEALED);
-        return;
-    }
+    if (!config_serves(core, msg->env.cfg_ver))
+        return; /* it counts in another set of voters; it hears of ours by the tag */
     if ((epoch <= p->sess.fenced && !MUT(core, MUT_GRANT_FENCED)) ||
         epoch < p->sess.cur) {
         answer(core, slot, l->nonce, LEASE_FENCED);
         return;
     }
-    if (epoch > p->sess.cur) {
+    /* a copied row may name a session that our own promise knows nothing of */
+    bool foreign = p->promise_epoch < epoch && core->now < p->promise_until;
+    if (epoch > p->sess.cur || foreign) {
         new_epoch(core, slot, epoch, l);
         return;
     }
@@ -164,8 +163,10 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
 static bool may_fence(
     const struct core *core, const struct peer *p, uint32_t epoch, bool asked)
 {
+    /* rule P: a row may have come by copy, and says nothing of our own promise */
     if (p->sess.fenced >= epoch)
-        return true;
+        return MUT(core, MUT_COPY_COUNTS) ||
+               (!voter_quarantined(core) && core->now >= p->promise_until);
     /* a session that never asked for a lease has no right that a lease could bound */
     if (p->node == core->node ||
         (epoch > p->sess.cur && !asked && !MUT(core, MUT_FENCE_NEW)))
@@ -179,8 +180,7 @@ static bool may_fence(
 static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch, bool asked)
 {
     struct peer *p = &core->peer[slot];
-    if (!is_voter(core, core->self) || !config_voter_active(core) ||
-        !may_fence(core, p, epoch, asked)) {
+    if (!config_serves(core, core->cfg.ver) || !may_fence(core, p, epoch, asked)) {
         if (voter_quarantined(core))
             SOMETIMES(core, ST_QUARANTINE);
         return false;
@@ -195,7 +195,7 @@ void voter_fence_req(struct core *core, uint8_t slot, const struct core_msg *msg
 {
     const struct msg_fence *f = &msg->u.fence;
     uint8_t target = peer_slot(core, f->node);
-    if (target == 0 || msg->env.cfg_ver < core->paxos.sealed)
+    if (target == 0 || !config_serves(core, msg->env.cfg_ver))
         return;
     bool ok = vote_fence(core, target, f->epoch, f->flags & 4);
     struct core_msg m = {.kind = MSG_FENCE_RSP};
@@ -223,8 +223,9 @@ void voter_fence_rsp(struct core *core, uint8_t slot, const struct core_msg *msg
     uint8_t target = peer_slot(core, msg->u.fence.node);
     struct peer *p = &core->peer[target];
     if (target == 0 || msg->u.fence.answer != FENCE_OK ||
-        msg->u.fence.epoch != p->fence_ok_epoch)
-        return;
+        msg->u.fence.epoch != p->fence_ok_epoch ||
+        msg->u.fence.hold_s != (uint32_t)core->cfg.voters_ver)
+        return; /* not of this round, or of another set of voters */
     bit_set(p->fence_ok, slot);
     count_votes(core, target);
 }
@@ -297,9 +298,30 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
     m.u.fence.node = p->node;
     m.u.fence.epoch = epoch;
     m.u.fence.flags = 4;
+    m.u.fence.hold_s = (uint32_t)core->cfg.voters_ver;
     for (uint8_t i = 1; i <= core->peer_count; i++)
         if (i != core->self && i != target && is_voter(core, i))
             core_send(core, i, &m);
+}
+
+/* A node that leaves: no session of it, seen or not, gets a lease again. */
+void fence_node(struct core *core, uint8_t slot)
+{
+    struct peer *p = &core->peer[slot];
+    if (core->now >= p->fence_round_at || p->fence_ok_epoch != NODE_CLOSED)
+        ask_round(core, slot, NODE_CLOSED);
+}
+
+/* Our own vote is on the disk: it counts if it is still of this round. */
+void fence_durable(struct core *core, uint8_t slot)
+{
+    struct peer *p = &core->peer[slot];
+    if (p->fence_ok_epoch == 0 || p->sess_token > core->token_done ||
+        p->sess.fenced < p->fence_ok_epoch ||
+        !vote_fence(core, slot, p->fence_ok_epoch, true))
+        return;
+    bit_set(p->fence_ok, core->self);
+    count_votes(core, slot);
 }
 
 /* Whoever sees a session whose promise ran out starts the round; SWIM is not asked. */
@@ -307,6 +329,8 @@ static void check_target(struct core *core, uint8_t i)
 {
     struct peer *p = &core->peer[i];
     uint32_t epoch = p->sess.cur > p->known ? p->sess.cur : p->known;
+    if (p->fence_ok_epoch == NODE_CLOSED && core->wish.active)
+        return; /* a wider round is under way */
     if (epoch == 0 || epoch <= p->fenced || core->now < p->fence_round_at ||
         !peer_member(core, i))
         return;
@@ -330,7 +354,7 @@ void voter_timer(struct core *core)
         return;
     core->fence_check_at = core->now + 200 * CORE_MS;
     bool judge = core->cfg.mode == MODE_QUORUM &&
-                 (config_voter_active(core) || !is_voter(core, core->self));
+                 (core->voter_active || !is_voter(core, core->self));
     for (uint8_t i = 1; i <= core->peer_count && !core_out_full(core); i++) {
         struct peer *p = &core->peer[i];
         if (i != core->self && judge)

@@ -115,6 +115,9 @@ static void fill_cfg(struct msg_cfg *m, bool rows)
     m->mode = upto(255);
     m->flags = upto(255);
     m->mode_ver = any();
+    m->voters_ver = any();
+    m->prev_ver = any();
+    m->was_voters = upto(255);
     m->change.off = any();
     m->change.mode = upto(255);
     m->change.copies = upto(255);
@@ -349,7 +352,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct core_env), 72);
     assert_int_equal(sizeof(struct msg_ping), 168);
     assert_int_equal(sizeof(struct msg_gossip), 400);
-    assert_int_equal(sizeof(struct msg_cfg), 352);
+    assert_int_equal(sizeof(struct msg_cfg), 376);
     assert_int_equal(sizeof(struct msg_lease), 224);
     assert_int_equal(sizeof(struct msg_fence), 24);
     assert_int_equal(sizeof(struct unit_row), 224);
