@@ -340,6 +340,10 @@ void store_submit(struct store *s, struct store_op *op)
         struct store_body_rows *r = CONTAINER_OF(op, struct store_body_rows, op);
         body_rows_from(r->body, r->first_row, &r->at);
     }
+    /* The writer may be in the middle of something that is no batch. */
+    int64_t none = 0;
+    if (atomic_load_explicit(&s->oldest_ns, memory_order_relaxed) == 0)
+        atomic_compare_exchange_strong(&s->oldest_ns, &none, op->submitted_at.ns);
     mailbox_post(s->box, &op->mail, take_op);
 }
 

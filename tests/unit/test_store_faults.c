@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the world does to a store: full disks and maps, flipped bytes, a second daemon,
  * kill -9, a clock that jumps. */
-#include "tests/unit/store_helper.h"
+#include "tests/unit/store_faults.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #define QUOTA (32 * MIB)
 
@@ -24,27 +19,6 @@ static enum err accept_new(struct store *s, uint64_t *ids, uint64_t *seed, uint6
     enum err e = do_accept(s, m, 0);
     message_unref(m);
     return e;
-}
-
-static bool keep_id(const struct unit_record *u, void *ctx)
-{
-    *(struct unit_id *)ctx = u->id;
-    return false;
-}
-
-/* Ends the first unit of the queue; false when it is empty. */
-static bool end_first(struct store *s)
-{
-    struct unit_id id = {{{0}}, UINT16_MAX};
-    assert_int_equal(store_list(s, NULL, keep_id, &id), ERR_OK);
-    return id.unit != UINT16_MAX && do_done(s, id) == ERR_OK;
-}
-
-static void check_whole(struct store *s)
-{
-    struct store_check c;
-    store_lmdb_check(s, &c);
-    assert_int_equal(c.problems, 0);
 }
 
 /* --- space --- */
@@ -143,14 +117,6 @@ static void test_map_full(void **state)
     remove_dir(dir);
 }
 
-static int no_space(int fd, off_t at, off_t len)
-{
-    (void)fd;
-    (void)at;
-    (void)len;
-    return ENOSPC;
-}
-
 static void test_disk_does_not_grow(void **state)
 {
     (void)state;
@@ -181,37 +147,6 @@ static void test_disk_does_not_grow(void **state)
 }
 
 /* --- in a child, because LMDB is not for forks and die() ends --- */
-
-struct child {
-    pid_t pid;
-    int out; /* what it writes */
-};
-
-static struct child start_child(void (*run)(const char *dir, int out), const char *dir)
-{
-    int ends[2];
-    struct child c;
-    assert_int_equal(pipe(ends), 0);
-    fflush(NULL);
-    c.pid = fork();
-    assert_true(c.pid >= 0);
-    if (c.pid == 0) {
-        close(ends[0]);
-        run(dir, ends[1]);
-        _exit(0);
-    }
-    close(ends[1]);
-    c.out = ends[0];
-    return c;
-}
-
-static int end_child(struct child *c)
-{
-    int status;
-    close(c->out);
-    assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
-    return status;
-}
 
 static void limit_file_size(const char *dir)
 {
@@ -383,17 +318,6 @@ static void check_ledger(struct store *s, const struct ledger *l)
     }
 }
 
-static void sweep_all(struct store *s)
-{
-    struct store_check c;
-    do {
-        do_barrier(s);
-        store_lmdb_check(s, &c);
-        assert_int_equal(c.problems, 0);
-    } while (c.gone > 0);
-    assert_int_equal(c.parts, 0);
-}
-
 static void kill_round(const char *dir, struct ledger *l, uint64_t *seed)
 {
     struct child c = start_child(churn, dir);
@@ -433,27 +357,6 @@ static void test_kill(void **state)
 }
 
 /* --- damage --- */
-
-/* Flips a byte wherever the text stands in the data file, old copies of pages too. */
-static void flip(const char *dir, const char *text)
-{
-    char path[256];
-    struct stat st;
-    unsigned found = 0;
-    snprintf(path, sizeof(path), "%s/data.mdb", dir);
-    int fd = open(path, O_RDWR);
-    assert_true(fd >= 0);
-    assert_int_equal(fstat(fd, &st), 0);
-    char *all = mem_alloc((size_t)st.st_size);
-    assert_int_equal(pread(fd, all, (size_t)st.st_size, 0), st.st_size);
-    for (char *at = all;
-         (at = memmem(at, (size_t)(all + st.st_size - at), text, strlen(text)));
-         at++, found++)
-        assert_int_equal(pwrite(fd, "#", 1, at - all + 2), 1);
-    assert_true(found > 0);
-    free(all);
-    close(fd);
-}
 
 static struct message *marked_message(uint64_t *ids, const char *sender, const char *rcpt)
 {
