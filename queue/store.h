@@ -249,7 +249,8 @@ enum err store_list(struct store *s, const struct unit_id *after,
  * (ERR_STORE_DAMAGED, and a log line names table and key): the node must not start on
  * half a memory. A damaged row of STORE_ROW_UNIT is put aside with its mail and counted
  * in `damaged_out`. Read STORE_ROW_NODE before store_scan, STORE_ROW_UNIT behind it: the
- * scan puts damaged mail aside together with its row. */
+ * scan puts damaged rows and mail aside together (and counts them itself), so that what
+ * is read behind it fits. */
 enum err store_scan_rows(struct store *s, enum store_row_table table,
     void (*row)(const struct store_row *row, void *ctx), void *ctx,
     uint64_t *damaged_out) MUST_CHECK;

@@ -159,7 +159,10 @@ enum err lmdb_join_row(struct lmdb_store *s, MDB_txn *txn, struct slice key,
     struct slice head, char *out, size_t *len_out) MUST_CHECK;
 
 /* --- store_lmdb_quar.c --- */
-/* `row` is the row's value as it is on disk. */
+/* `row` is the row's value as it is on disk. It stays there, too. */
+int lmdb_copy_aside(struct lmdb_store *s, enum table t, struct slice key,
+    struct slice row, struct slice reason);
+/* It goes from there. */
 int lmdb_put_aside(struct lmdb_store *s, enum table t, struct slice key, struct slice row,
     struct slice reason);
 /* A unit's mail, whole or not; it may be missing. Its row in TABLE_UNIT stays. */

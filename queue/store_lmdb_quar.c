@@ -52,23 +52,30 @@ static int seek_row(
 
 /* --- aside --- */
 
-int lmdb_put_aside(struct lmdb_store *s, enum table t, struct slice key, struct slice row,
-    struct slice reason)
+int lmdb_copy_aside(struct lmdb_store *s, enum table t, struct slice key,
+    struct slice row, struct slice reason)
 {
     unsigned char raw[QUAR_KEY_MAX];
     Baton__Disk__Quarantined q = BATON__DISK__QUARANTINED__INIT;
     struct arena *arena = arena_new(4096);
-    key = arena_dup(arena, slice_head(key, RCPT_KEY_BYTES));
     MDB_val bytes = lmdb_val(arena_dup(arena, row));
     MDB_val why = lmdb_val(slice_head(reason, REASON_MAX));
     q.row = (ProtobufCBinaryData){bytes.mv_size, bytes.mv_data};
     q.reason = (ProtobufCBinaryData){why.mv_size, why.mv_data};
     q.at_ms = s->author.now.ms;
     int rc = lmdb_put_pb(s, TABLE_QUAR, quar_key(t, key, raw), &q.base);
-    if (rc == 0)
-        rc = lmdb_del(s, t, key);
     arena_free(arena);
     return rc;
+}
+
+int lmdb_put_aside(struct lmdb_store *s, enum table t, struct slice key, struct slice row,
+    struct slice reason)
+{
+    unsigned char raw[RCPT_KEY_BYTES];
+    size_t len = key.len < sizeof(raw) ? key.len : sizeof(raw);
+    memcpy(raw, key.ptr, len); /* it may be in the page that is about to change */
+    int rc = lmdb_copy_aside(s, t, slice_make(raw, len), row, reason);
+    return rc ? rc : lmdb_del(s, t, slice_make(raw, len));
 }
 
 static int aside_rcpts(struct lmdb_store *s, struct unit_id id, struct slice reason)

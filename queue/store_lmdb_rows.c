@@ -235,17 +235,34 @@ static enum err walk_on(struct rows_walk *w, MDB_txn *txn)
     return e == ERR_OK && !w->end ? ERR_IO : e;
 }
 
+/* A damaged key may stand where no search finds it, and hide its neighbours from
+ * searches; so it is walked to. */
+static int put_row_aside(struct lmdb_store *s, struct slice key, struct slice why)
+{
+    MDB_cursor *c;
+    MDB_val k, v;
+    int rc = mdb_cursor_open(s->txn, s->dbi[TABLE_UNIT], &c);
+    if (rc)
+        return rc;
+    rc = mdb_cursor_get(c, &k, &v, MDB_FIRST);
+    while (rc == 0 && !slice_eq(slice_head(lmdb_slice(k), STORE_ROW_KEY_MAX), key))
+        rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
+    if (rc == 0)
+        rc = lmdb_copy_aside(s, TABLE_UNIT, lmdb_slice(k), lmdb_slice(v), why);
+    if (rc == 0)
+        rc = mdb_cursor_del(c, 0);
+    mdb_cursor_close(c);
+    return rc;
+}
+
 /* Its mail goes with it: what nobody says we hold must not be delivered. */
 static void put_unit_aside(struct rows_walk *w)
 {
     struct lmdb_store *s = w->s;
     struct slice why = SLICE("the row of the cluster about it is damaged");
     struct slice key = row_key(&w->at);
-    MDB_val k = lmdb_val(key), v;
     lmdb_begin(s);
-    int rc = mdb_get(s->txn, s->dbi[TABLE_UNIT], &k, &v);
-    if (rc == 0)
-        rc = lmdb_put_aside(s, TABLE_UNIT, key, lmdb_slice(v), why);
+    int rc = put_row_aside(s, key, why);
     if (rc == 0 && key.len == UNIT_ID_BYTES)
         rc = lmdb_aside_unit(s, unit_id_from_key(w->at.key), why);
     if (rc)

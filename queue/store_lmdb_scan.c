@@ -320,6 +320,23 @@ static void begin_walk(struct walk *w)
     lmdb_commit(w->s);
 }
 
+static void ignore_row(const struct store_row *row, void *ctx)
+{
+    (void)row;
+    (void)ctx;
+}
+
+/* Before the mail is held against them, rows of the cluster are whole and in order. */
+static enum err check_rows(struct walk *w)
+{
+    uint64_t damaged = 0;
+    if (!w->clustered)
+        return ERR_OK;
+    enum err e = lmdb_scan_rows(&w->s->base, STORE_ROW_UNIT, ignore_row, NULL, &damaged);
+    w->out->damaged += damaged;
+    return e;
+}
+
 static void end_walk(struct walk *w)
 {
     struct store_counters *c = &w->s->base.counters;
@@ -335,10 +352,10 @@ enum err lmdb_scan(struct store *base, void (*unit)(const struct scan_unit *u, v
 {
     struct walk w = {
         .s = lmdb_of(base), .unit = unit, .progress = progress, .ctx = ctx, .out = out};
-    enum err e = ERR_OK;
     enum trouble last = TROUBLE_NONE;
     struct unit_id last_where = {{{0}}, 0};
     begin_walk(&w);
+    enum err e = check_rows(&w);
     while (e == ERR_OK && !w.end) {
         e = walk_chunk(&w);
         if (e != ERR_OK || !w.trouble) {
