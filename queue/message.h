@@ -50,6 +50,18 @@ struct recipient {
     uint16_t index; /* in its unit; the key of its row */
 };
 
+/* What makes two messages of one client the same: a hash over who sent it, the envelope
+ * and the body as it came. All zero: not asked for. */
+#define REPEAT_KEY_BYTES 16
+struct repeat_key {
+    unsigned char bytes[REPEAT_KEY_BYTES];
+};
+static inline bool repeat_key_given(const struct repeat_key *k)
+{
+    static const struct repeat_key none;
+    return memcmp(k, &none, sizeof(none)) != 0;
+}
+
 /* Recipients of a message that share a routing domain. */
 struct message_unit {
     struct slice domain; /* routing domain, lower-case A-label, or an address literal */
@@ -87,7 +99,8 @@ struct message {
     struct body *body; /* with all added header fields; NULL when it is only on disk */
     uint64_t size;
     uint32_t body_crc; /* chained CRC32C over the body */
-    struct slice why;  /* for a DSN: "failure of ID for a@b", shown by queue show */
+    struct repeat_key repeat_key;
+    struct slice why; /* for a DSN: "failure of ID for a@b", shown by queue show */
 };
 
 /* A message in an arena of its own, refs 1, everything else zero. */

@@ -160,6 +160,9 @@ void unit_row_make(struct unit_row *row, const struct message *m,
     pb->client = borrow(ip_bytes(&m->client));
     pb->helo = borrow(m->helo);
     pb->why = borrow(m->why);
+    if (repeat_key_given(&m->repeat_key))
+        pb->repeat_key =
+            borrow(slice_make(m->repeat_key.bytes, sizeof(m->repeat_key.bytes)));
     pb->changed_ms = author->now.ms;
     if (!author->clustered)
         make_rights(row, author);
@@ -303,6 +306,8 @@ static void copy_envelope(struct message *m, const Baton__Disk__Unit *u)
     m->listener = keep(m->arena, u->listener);
     m->helo = keep(m->arena, u->helo);
     m->why = keep(m->arena, u->why);
+    if (u->repeat_key.len == sizeof(m->repeat_key.bytes))
+        memcpy(m->repeat_key.bytes, u->repeat_key.data, u->repeat_key.len);
     m->size = u->size;
     m->body_crc = u->body_crc;
     if (u->client.len == 4 || u->client.len == 16) {

@@ -31,6 +31,7 @@ static void copy_envelope(struct message *to, const struct message *from)
     to->size = from->size;
     to->body_crc = from->body_crc;
     to->why = arena_dup(a, from->why);
+    to->repeat_key = from->repeat_key;
 }
 
 struct unit_record *unit_record_copy(

@@ -345,6 +345,7 @@ static struct intake *make(const struct intake_deps *deps, struct intake_config 
     copy_deps(in, deps);
     in->clients = clients_new(INTAKE_CLIENTS_REMEMBERED);
     in->verified = verify_memory_new(VERIFIED_REMEMBERED);
+    in->repeats = repeats_new(REPEATS_MAX);
     for (unsigned i = 0; i < INTAKE_LANES; i++) {
         pthread_mutex_init(&in->ids[i].lock, NULL);
         msg_id_source_init(&in->ids[i].source, deps->node, deps->epoch, i);
@@ -463,6 +464,7 @@ static void free_tables(struct intake *in)
     pthread_mutex_destroy(&in->lock);
     clients_free(in->clients);
     verify_memory_free(in->verified);
+    repeats_free(in->repeats);
 }
 
 void intake_free(struct intake *in)

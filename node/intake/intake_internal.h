@@ -12,6 +12,7 @@
 #include "node/intake/clients.h"
 #include "node/intake/intake.h"
 #include "node/intake/policy.h"
+#include "node/intake/repeats.h"
 #include "node/intake/verify.h"
 #include "node/net/listener.h"
 #include "node/net/tls.h"
@@ -91,6 +92,7 @@ struct intake {
     struct intake_loop *loops;
     struct clients *clients;
     struct verify_memory *verified;
+    struct repeats *repeats;
     struct intake_ids ids[INTAKE_LANES];
     _Atomic uint64_t memory; /* reserved for bodies on their way in */
     pthread_mutex_t lock;    /* guards `config` and `services` */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "node/intake/message_build.h"
+#include "node/intake/repeat_hash.h"
 #include "node/mail/submission.h"
 
 /* Reserved at MAIL when the client declares no size. */
@@ -27,8 +28,10 @@ struct transaction {
     bool ended;
     bool committing;
     bool committed;
-    const char *tls_version; /* NULL: none */
-    uint32_t rows_sent;      /* given to the store */
+    const char *tls_version;    /* NULL: none */
+    struct repeat_hash *repeat; /* NULL: repetitions are not looked for */
+    bool repeat_begun;
+    uint32_t rows_sent; /* given to the store */
     bool rows_busy;
     bool dropping;
     struct store_body_rows rows;
@@ -120,6 +123,7 @@ static void destroy(struct transaction *t)
     message_unref(t->message);
     recipient_list_fini(&t->recipients);
     free(t->submission);
+    repeat_hash_free(t->repeat);
     intake_config_unref(t->config);
     free(t);
 }
@@ -249,6 +253,8 @@ void transaction_body(struct transaction *t, struct slice bytes)
 {
     if (t->failed != ERR_OK)
         return; /* what will be refused is not kept */
+    if (t->repeat)
+        repeat_hash_add(t->repeat, bytes);
     if (t->submission)
         submission_feed(t->submission, bytes);
     else
@@ -277,6 +283,8 @@ enum err transaction_start_body(
     message_add_received(m, &t->recipients, origin, t->config->settings->hostname);
     if (origin->service == SERVICE_SUBMISSION)
         rewrite_as_submission(t);
+    if (t->config->settings->limits.repeat_window_ms > 0)
+        t->repeat = repeat_hash_new();
     return ERR_OK;
 }
 
@@ -361,11 +369,44 @@ static void committed(struct rights_accept *a, enum err result, void *owner)
     struct msg_id id = t->message->id;
     (void)owner;
     t->committed = result == ERR_OK;
+    if (t->repeat_begun)
+        repeats_end(t->il->intake->repeats, &t->message->repeat_key, t->committed);
     if (t->committed)
         hand_over(t);
     answer(t, result, id); /* ends the transaction, if the session is still there */
     t->committing = false;
     settle(t);
+}
+
+static void log_repeated(const struct transaction *t, struct msg_id as)
+{
+    struct record r;
+    record_init(&r, LOG_EV_REPEATED);
+    record_msg_id(&r, "id", as);
+    record_slice(&r, "from", t->message->reverse_path);
+    record_ip(&r, "client", t->message->client);
+    if (t->message->user.len)
+        record_slice(&r, "user", t->message->user);
+    record_emit(&r);
+}
+
+/* The client sent it before and did not see our 250: true when that answers it. */
+static bool answer_repeated(struct transaction *t)
+{
+    struct message *m = t->message;
+    struct msg_id as;
+    if (!t->repeat)
+        return false;
+    repeat_hash_end(t->repeat, m, &t->recipients, &m->repeat_key);
+    enum repeat found = repeats_begin(t->il->intake->repeats, &m->repeat_key, m->id,
+        mono_now(), t->config->settings->limits.repeat_window_ms, &as);
+    t->repeat_begun = found == REPEAT_NEW;
+    if (found == REPEAT_NEW)
+        return false;
+    if (found == REPEAT_KNOWN)
+        log_repeated(t, as);
+    answer(t, found == REPEAT_KNOWN ? ERR_OK : ERR_REPEAT_BUSY, as);
+    return true;
 }
 
 static void commit(struct transaction *t)
@@ -377,6 +418,8 @@ static void commit(struct transaction *t)
         answer(t, t->failed, m->id);
         return;
     }
+    if (answer_repeated(t))
+        return;
     t->committing = true;
     t->accept = (struct rights_accept){
         .store = {.message = m, .rows_on_disk = t->rows_sent},

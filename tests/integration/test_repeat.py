@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that did not see its 250 sends again: limits.repeat_window recognises that, if asked to."""
+from harness import Baton, Raw, wait_until
+
+WINDOW = "limits: {repeat_window: 10m}\n"
+MESSAGE = "Subject: once\r\nX-Test-Id: one\r\n\r\nhello\r\n"
+
+
+def send(b, text=MESSAGE, sender="a@source.test", to=("b@dest.test",), cut=False):
+    """By hand; `cut`: the connection goes right behind the dot. The last reply."""
+    with Raw(b.ports["relay"]) as s:
+        s.read()
+        s.ask("EHLO client.test")
+        s.ask(f"MAIL FROM:<{sender}>")
+        for rcpt in to:
+            assert s.ask(f"RCPT TO:<{rcpt}>").startswith("250")
+        assert s.ask("DATA").startswith("354")
+        s.send(text + ".\r\n")
+        return None if cut else s.read()
+
+
+def test_repetition_is_answered_and_not_delivered(sink):
+    with Baton(sink_port=sink.port, extra=WINDOW) as b:
+        send(b, cut=True)
+        sink.wait(1)
+        first = wait_until(lambda: b.records("received"), what="the commit")[0]["id"]
+        again = send(b)
+        assert again == f"250 2.0.0 queued as {first}"
+        assert b.wait_log("repeated")["id"] == first
+        # anything else about it makes it another message
+        for n, change in enumerate([{"text": MESSAGE + "more\r\n"}, {"sender": "c@source.test"},
+                                    {"to": ("b@dest.test", "d@dest.test")}, {"to": ("d@dest.test",)}]):
+            reply = send(b, **change)
+            assert reply.startswith("250") and first not in reply
+            sink.wait(2 + n)
+        # the order of the recipients does not
+        known = send(b, to=("d@dest.test", "b@dest.test"))
+        assert len(b.records("repeated")) == 2 and known.startswith("250")
+        wait_until(lambda: not b.ctl_json("queue", "ls"), what="an empty queue")
+        assert len(sink.messages) == 5
+
+
+def test_off_unless_asked_for(sink):
+    with Baton(sink_port=sink.port) as b:
+        first, again = send(b), send(b)
+        assert first != again
+        sink.wait(2)
+
+
+def test_big_body(sink):
+    """Rows that were written early go again."""
+    with Baton(sink_port=sink.port, extra=WINDOW) as b:
+        text = MESSAGE + ("y" * 70 + "\r\n") * 40_000
+        first = send(b, text=text)
+        assert send(b, text=text) == first
+        sink.wait(1)
+        wait_until(lambda: not b.ctl_json("queue", "ls"), what="an empty queue")
+        assert len(sink.messages) == 1
