@@ -131,7 +131,7 @@ static void walk_paxos(struct walk *w, struct core_paxos_row *p)
     walk_u64(w, &p->ver);
     walk_u64(w, &p->promised);
     walk_u64(w, &p->accepted);
-    walk_u64(w, &p->sealed);
+    walk_u64(w, &p->active);
     walk_change(w, &p->change);
 }
 
