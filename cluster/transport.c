@@ -21,7 +21,7 @@
  */
 #define REOPEN_MS 15000
 /* Far above what a loaded node sends; behind it a peer is mad. Per tick. */
-#define CONTROL_FRAMES 100000
+#define CONTROL_FRAMES 250000
 #define CONTROL_BYTES (512u << 20)
 #define GUEST_FRAMES 20
 #define GUEST_KEEP_MS 10000
