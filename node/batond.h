@@ -7,6 +7,8 @@
 #include <pthread.h>
 
 #include "base/settings.h"
+#include "node/cluster/engine.h"
+#include "node/control/sources.h"
 #include "node/delivery/schedule.h"
 #include "node/intake/intake.h"
 #include "queue/history.h"
@@ -33,6 +35,7 @@ struct node {
     struct workers *helpers;
     struct tls_client *tls;
     struct rights *rights;
+    struct engine *engine; /* NULL: a node alone */
     struct delivery_env delivery_env;
     struct schedule *schedule;
     struct intake *intake;
@@ -56,6 +59,17 @@ void face_close(struct node *n);
 void face_free(struct node *n);
 /* Once a second. */
 void face_tick(struct node *n);
+
+/* batond_cluster.c: nothing of it does anything on a node alone, but for cluster_open,
+ * which refuses a disk that belongs to a cluster. */
+bool cluster_open(struct node *n, char *why, size_t why_size);
+/* After the scan, before the first operation of the store. */
+bool cluster_start(struct node *n, char *why, size_t why_size);
+void cluster_stop(struct node *n);
+void cluster_peers(struct node *n, struct control_peers *out);
+void cluster_questions(struct node *n, struct control_handlers *handlers);
+/* How a unit stands; on a helper. */
+void cluster_unit(struct node *n, struct unit_id id, struct control_unit *out);
 
 /* batond_alarms.c: conditions that an operator should know, each with its next step. */
 struct alarm {

@@ -17,6 +17,7 @@ struct node_face {
     struct control *control;
     struct control_handlers *handlers;
     struct control_sources sources;
+    struct control_peers peers;
     struct http *http;
     struct job oldest_job; /* looks for the oldest unit: a read, so on a helper */
     bool oldest_under_way;
@@ -222,6 +223,27 @@ static bool open_http(struct node_face *f, char *why, size_t why_size)
     return true;
 }
 
+static void unit_of_cluster(void *ctx, struct unit_id id, struct control_unit *out)
+{
+    struct node_face *f = ctx;
+    cluster_unit(f->node, id, out);
+}
+
+static void cluster_settings(
+    void *ctx, void (*one)(const char *key, uint64_t hash, void *ctx), void *one_ctx)
+{
+    struct node_face *f = ctx;
+    settings_cluster_each(f->node->settings, one, one_ctx);
+}
+
+static void join_cluster(struct node_face *f)
+{
+    cluster_peers(f->node, &f->peers);
+    f->sources.peers = &f->peers;
+    f->sources.unit = unit_of_cluster;
+    f->sources.settings = cluster_settings;
+}
+
 bool face_open(struct node *n, char *why, size_t why_size)
 {
     struct node_face *f = mem_zalloc(sizeof(*f));
@@ -237,10 +259,13 @@ bool face_open(struct node *n, char *why, size_t why_size)
         .overview = overview,
         .alarms = list_alarms,
         .reload = reload};
+    if (n->engine)
+        join_cluster(f);
     f->control = control_open(n->main, n->settings->control, why, why_size);
     if (!f->control || !open_http(f, why, why_size))
         return false;
     f->handlers = control_handlers_new(f->control, n->main, &f->sources);
+    cluster_questions(n, f->handlers);
     control_register(f->control, "clock accept", CONTROL_CHANGES, clock_accept, f);
     return true;
 }

@@ -127,8 +127,10 @@ static bool open_disk(struct node *n)
 static void unit_found(const struct scan_unit *unit, void *ctx)
 {
     struct node *n = ctx;
-    if (!unit->clustered || !rights_clustered(n->rights))
+    if (!n->engine)
         schedule_add_scanned(n->schedule, unit);
+    else if (!unit->clustered)
+        engine_found_unit(n->engine, unit->id);
 }
 
 static void scan_progress(uint64_t done, uint64_t total, void *ctx)
@@ -262,7 +264,8 @@ static bool open_delivery(struct node *n)
     n->tls = tls_client_new(n->settings->tls.ca_file, why, sizeof(why));
     if (!n->tls)
         return refuse(why);
-    n->rights = rights_new(n->store, NULL, NULL);
+    n->rights =
+        rights_new(n->store, n->settings->cluster.is_set ? &engine_backend : NULL, NULL);
     n->delivery_env = (struct delivery_env){.store = n->store,
         .rights = n->rights,
         .resolver = n->resolver,
@@ -285,8 +288,6 @@ static void start_delivery(struct node *n)
 bool node_start(struct node *n)
 {
     char why[1024];
-    if (n->settings->cluster.is_set)
-        return refuse("cluster: not built in this version; leave the section out");
     n->started = mono_now();
     n->main = loop_new();
     n->alarms = alarms_new();
@@ -297,8 +298,14 @@ bool node_start(struct node *n)
     n->resolver = resolver_new(n->settings, why, sizeof(why));
     if (!n->resolver)
         return refuse(why);
-    if (!open_delivery(n) || !scan_queue(n))
+    if (!open_delivery(n))
         return false;
+    if (!cluster_open(n, why, sizeof(why)))
+        return refuse(why);
+    if (!scan_queue(n))
+        return false;
+    if (!cluster_start(n, why, sizeof(why)))
+        return refuse(why);
     make_loops(n);
     if (!open_intake(n))
         return false;
@@ -341,6 +348,8 @@ bool node_reload(struct node *n, struct settings_problems *problems)
         log_set_level(level);
     resolver_reload(n->resolver, s);
     schedule_reload(n->schedule, s);
+    if (n->engine)
+        engine_reload(n->engine, s);
     settings_unref(n->settings);
     n->settings = s;
     log_say(LOG_EV_CONFIG, "settings reloaded from %s", n->config_file);
@@ -359,6 +368,7 @@ static void drain(struct node *n)
     schedule_stop(n->schedule, n->settings->stop_timeout_ms);
     while (n->intake && intake_sessions(n->intake) > 0 && mono_now().ns < until.ns)
         mailbox_wait(loop_mailbox(n->main), 20);
+    cluster_stop(n);
 }
 
 static void close_rooms(struct node *n)
@@ -367,6 +377,7 @@ static void close_rooms(struct node *n)
         intake_free(n->intake);
     schedule_free(n->schedule);
     workers_free(n->helpers);
+    engine_free(n->engine);
     face_free(n);
     /* Answers what is open, to mailboxes that are drained next. */
     resolver_free(n->resolver);

@@ -371,6 +371,17 @@ static void resign(struct mail *mail, void *owner)
      * say so leave meanwhile. */
 }
 
+/* What the store and the helpers still owe comes to the mailbox, which nobody reads any
+ * more but we. */
+static void wait_for_answers(struct engine *e)
+{
+    while (!engine_store_is_idle(e) || e->jobs > 0) {
+        mailbox_wait(e->box, 100);
+        mailbox_drain(e->box);
+    }
+    mailbox_drain(e->box);
+}
+
 void engine_stop(struct engine *e, unsigned hold_s)
 {
     if (!e->is_running)
@@ -383,17 +394,10 @@ void engine_stop(struct engine *e, unsigned hold_s)
     mailbox_post(e->box, &e->stop, resign);
     pthread_join(e->thread, NULL);
     e->is_running = false;
-}
-
-/* What the store and the helpers still owe comes to the mailbox, which nobody reads any
- * more but we. */
-static void wait_for_answers(struct engine *e)
-{
-    while (!engine_store_is_idle(e) || e->jobs > 0) {
-        mailbox_wait(e->box, 100);
-        mailbox_drain(e->box);
-    }
-    mailbox_drain(e->box);
+    wait_for_answers(e);
+    engine_rights_end(e);
+    engine_query_end(e);
+    engine_admin_fini(e);
 }
 
 void engine_free(struct engine *e)

@@ -190,6 +190,8 @@ bool engine_store_is_idle(const struct engine *e);
 
 /* engine_rights.c */
 void engine_rights_init(struct engine *e);
+/* Whoever still waits is told that it is over. After the store has answered all. */
+void engine_rights_end(struct engine *e);
 void engine_rights_fini(struct engine *e);
 void engine_accept_reply(struct engine *e, const struct core_command *c);
 struct accepting *engine_accepting(const struct engine *e, uint64_t handle);
@@ -245,6 +247,7 @@ void engine_admin_fini(struct engine *e);
 
 /* engine_query.c */
 void engine_query_init(struct engine *e);
+void engine_query_end(struct engine *e);
 void engine_query_fini(struct engine *e);
 void engine_query_frame(struct engine *e, uint64_t node, struct slice frame);
 void engine_query_tick(struct engine *e);

@@ -290,11 +290,28 @@ void engine_answer(struct engine *e, uint64_t token, json_t *answer)
     mailbox_post(e->box, &a->mail, answer_ready);
 }
 
+struct listen_mail {
+    struct mail mail;
+    void (*ask)(void *ctx, uint64_t token, json_t *question);
+    void *ctx;
+};
+
+static void listen_from_now(struct mail *mail, void *owner)
+{
+    struct listen_mail *l = CONTAINER_OF(mail, struct listen_mail, mail);
+    struct engine *e = owner;
+    e->ask = l->ask;
+    e->ask_ctx = l->ctx;
+    free(l);
+}
+
 void engine_on_question(
     struct engine *e, void (*ask)(void *ctx, uint64_t token, json_t *question), void *ctx)
 {
-    e->ask_ctx = ctx;
-    e->ask = ask;
+    struct listen_mail *l = mem_zalloc(sizeof(*l));
+    l->ask = ask;
+    l->ctx = ctx;
+    mailbox_post(e->box, &l->mail, listen_from_now);
 }
 
 /* --- time --- */
@@ -325,13 +342,19 @@ void engine_query_init(struct engine *e)
     e->question_number = (uint64_t)mono_now().ns;
 }
 
-void engine_query_fini(struct engine *e)
+void engine_query_end(struct engine *e)
 {
     struct table_node *n;
+    e->ask = NULL;
     while ((n = table_any(&e->asked)))
         query_end(e, CONTAINER_OF(n, struct query_out, by_number));
     while ((n = table_any(&e->answering)))
         in_free(e, CONTAINER_OF(n, struct query_in, by_token));
+}
+
+void engine_query_fini(struct engine *e)
+{
+    engine_query_end(e);
     table_fini(&e->asked);
     table_fini(&e->answering);
 }

@@ -407,8 +407,7 @@ void engine_rights_init(struct engine *e)
     table_init(&e->tickets);
 }
 
-/* Whoever still waits is told that it is over. */
-void engine_rights_fini(struct engine *e)
+void engine_rights_end(struct engine *e)
 {
     struct table_node *n;
     while ((n = table_any(&e->accepts))) {
@@ -420,6 +419,11 @@ void engine_rights_fini(struct engine *e)
         accepting_free(e, a);
     }
     cancel_all(e);
+}
+
+void engine_rights_fini(struct engine *e)
+{
+    engine_rights_end(e);
     table_fini(&e->accepts);
     table_fini(&e->hot);
     table_fini(&e->tickets);

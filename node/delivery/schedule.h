@@ -35,7 +35,7 @@ void schedule_accepted(struct schedule *s, struct message *m);
 void schedule_unit_start(struct schedule *s, struct unit_id id, uint64_t rcpts,
     uint64_t doubt, struct wall due);
 /* Another node's: forgotten; an attempt that is under way is not stopped from here (its
- * ticket does that), and is forgotten when it is over. */
+ * ticket does that), and is forgotten when it is over. The zero id: all units. */
 void schedule_unit_cancel(struct schedule *s, struct unit_id id);
 /* No attempt starts, and nothing is failed or expired, until it goes on. */
 void schedule_pause(struct schedule *s, bool paused);

@@ -235,13 +235,28 @@ static void cancel_unit(struct schedule *s, struct sched_unit *unit)
     schedule_unit_gone(s, unit);
 }
 
+static void cancel_all(struct schedule *s)
+{
+    uint32_t count;
+    struct unit_id *ids = units_ids(s->units, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct sched_unit *unit = units_find(s->units, ids[i]);
+        if (unit)
+            cancel_unit(s, unit);
+    }
+    free(ids);
+}
+
 static void cancel_arrived(struct mail *mail, void *owner)
 {
+    static const struct unit_id none;
     struct cancel_note *note = CONTAINER_OF(mail, struct cancel_note, mail);
     struct schedule *s = note->schedule;
     struct sched_unit *unit = units_find(s->units, note->id);
     (void)owner;
-    if (unit)
+    if (unit_id_cmp(note->id, none) == 0)
+        cancel_all(s);
+    else if (unit)
         cancel_unit(s, unit);
     else
         note_early(s, note->id);

@@ -66,6 +66,11 @@ struct sched_unit *units_find(const struct units *u, struct unit_id id)
     return unit_index_find(u->index, id);
 }
 
+struct unit_id *units_ids(const struct units *u, uint32_t *count_out)
+{
+    return unit_index_ids(u->index, count_out);
+}
+
 struct sched_unit *units_add(struct units *u, struct unit_id id)
 {
     if (TAILQ_EMPTY(&u->free))

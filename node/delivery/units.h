@@ -49,6 +49,8 @@ void units_free(struct units *u);
 void units_index(struct units *u);
 /* NULL: none; only with the index. */
 struct sched_unit *units_find(const struct units *u, struct unit_id id);
+/* All ids, from mem_alloc. units_index was called. */
+struct unit_id *units_ids(const struct units *u, uint32_t *count_out);
 /* With the index: no other may have its id. */
 struct sched_unit *units_add(struct units *u, struct unit_id id);
 /* Out of the heap and gone. It must not be in a line. */

@@ -96,3 +96,13 @@ uint64_t unit_index_memory(const struct unit_index *x)
 {
     return x ? ((uint64_t)x->mask + 1) * sizeof(struct sched_unit *) : 0;
 }
+
+struct unit_id *unit_index_ids(const struct unit_index *x, uint32_t *count_out)
+{
+    struct unit_id *ids = mem_alloc((x->count + 1u) * sizeof(*ids));
+    *count_out = 0;
+    for (uint32_t i = 0; i <= x->mask; i++)
+        if (x->slots[i])
+            ids[(*count_out)++] = x->slots[i]->id;
+    return ids;
+}

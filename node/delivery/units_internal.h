@@ -16,6 +16,8 @@ struct sched_unit *unit_index_find(const struct unit_index *x, struct unit_id id
 void unit_index_add(struct unit_index *x, struct sched_unit *unit);
 /* It must be there. */
 void unit_index_remove(struct unit_index *x, const struct sched_unit *unit);
+/* All ids, from mem_alloc. */
+struct unit_id *unit_index_ids(const struct unit_index *x, uint32_t *count_out);
 /* Bytes; accepts NULL. */
 uint64_t unit_index_memory(const struct unit_index *x);
 
