@@ -99,7 +99,8 @@ bool transport_set_peer(struct transport *t, const struct transport_peer *peer)
 {
     struct peer *p = find(t, peer->node);
     bool is_new = !p;
-    if (peer->address.port == UINT16_MAX || is_key_of_other(t, peer->key, peer->node))
+    if (peer->node == t->node || peer->address.port == UINT16_MAX ||
+        is_key_of_other(t, peer->key, peer->node))
         return false;
     if (is_new && !(p = add_peer(t, peer->node)))
         return false;
@@ -284,7 +285,8 @@ static void router_ready(struct watcher *w, int what)
 static void reopen(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address, struct mono now)
 {
-    if (!lane->socket || lane->is_connected || mono_diff_ms(now, lane->since) < REOPEN_MS)
+    if (address.port == 0 || lane->is_connected ||
+        mono_diff_ms(now, lane->since) < REOPEN_MS)
         return;
     lane_close(lane);
     lane_open(lane, keys, server_key, address);
@@ -309,7 +311,8 @@ static void tick_guests(struct transport *t, struct mono now)
             end_guest(t, g);
     }
     struct guest_out *g = &t->guest_out;
-    reopen(&g->lane, &g->keys, g->host.key, g->host.address, now);
+    if (g->is_waiting)
+        reopen(&g->lane, &g->keys, g->host.key, g->host.address, now);
     guest_out_tick(g, now);
 }
 

@@ -76,7 +76,8 @@ struct transport_peer {
     struct netaddr address; /* port 0: accept from it, but do not connect yet */
 };
 /* Adds, or changes: a new key or address reconnects, the same one does nothing. False:
- * full (128 peers), the key is another peer's, or the bulk lane has no port (65536). */
+ * full (128 peers), the key is another peer's, the node is our own, or the bulk lane has
+ * no port (65536). */
 bool transport_set_peer(struct transport *t, const struct transport_peer *peer);
 /* Its connections are refused at once, open or not. */
 void transport_remove_peer(struct transport *t, uint64_t node);

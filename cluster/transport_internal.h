@@ -146,6 +146,7 @@ void socket_set_common(void *socket, struct netaddr address);
 void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[96]);
 
 /* --- transport_lane.c: the DEALERs --- */
+/* No descriptors left, say: it stays closed until the next try. */
 void lane_open(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address);
 /* Accepts a closed one. */

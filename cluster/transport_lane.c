@@ -117,26 +117,27 @@ static void monitor_ready(struct watcher *w, int what)
     }
 }
 
-static void monitor_open(struct lane *lane)
+static bool monitor_open(struct lane *lane)
 {
     char name[64];
     snprintf(name, sizeof(name), "inproc://monitor-%llu",
         (unsigned long long)lane->t->next_monitor++);
     int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED;
     lane->monitor = zmq_socket(lane->t->zmq, ZMQ_PAIR);
-    if (!lane->monitor || zmq_socket_monitor(lane->socket, name, events) != 0)
-        die("baton: libzmq cannot watch a connection: %s", zmq_strerror(zmq_errno()));
-    socket_set_int(lane->monitor, ZMQ_LINGER, 0);
-    if (zmq_connect(lane->monitor, name) != 0)
-        die("baton: libzmq cannot watch a connection: %s", zmq_strerror(zmq_errno()));
     int fd = -1;
     size_t size = sizeof(fd);
+    if (!lane->monitor || zmq_socket_monitor(lane->socket, name, events) != 0)
+        return false;
+    socket_set_int(lane->monitor, ZMQ_LINGER, 0);
+    if (zmq_connect(lane->monitor, name) != 0)
+        return false;
     INVARIANT(zmq_getsockopt(lane->monitor, ZMQ_FD, &fd, &size) == 0);
     watcher_init(&lane->watch, lane->t->loop, fd, monitor_ready);
     watcher_set(&lane->watch, WATCH_READ);
     /* The descriptor says nothing before somebody has looked and found nothing. */
     unsigned none;
     INVARIANT(!next_event(lane->monitor, &none));
+    return true;
 }
 
 /* Nothing is ever sent to a DEALER: what a hostile peer sends all the same finds one
@@ -148,16 +149,9 @@ static void limit_input(void *socket)
     INVARIANT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0);
 }
 
-void lane_open(struct lane *lane, const struct transport_keys *keys,
+static void set_dealer(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address)
 {
-    char endpoint[96];
-    lane->socket = zmq_socket(lane->t->zmq, ZMQ_DEALER);
-    if (!lane->socket)
-        die("baton: libzmq cannot make a socket: %s", zmq_strerror(zmq_errno()));
-    lane->queued = queued_new();
-    lane->is_connected = false;
-    lane->since = mono_now();
     socket_set_common(lane->socket, address);
     socket_set_curve_client(lane->socket, keys, server_key);
     limit_input(lane->socket);
@@ -166,22 +160,39 @@ void lane_open(struct lane *lane, const struct transport_keys *keys,
     /* Without it frames for a dead peer pile up, and stale ones reach it when it is back.
      */
     socket_set_int(lane->socket, ZMQ_IMMEDIATE, 1);
+    /* The kernel would try ever more seldom for two minutes: too long after a partition.
+     */
+    socket_set_int(lane->socket, ZMQ_CONNECT_TIMEOUT, 3000);
     socket_set_int(lane->socket, ZMQ_RECONNECT_IVL, 200);
     socket_set_int(lane->socket, ZMQ_RECONNECT_IVL_MAX, 5000);
-    monitor_open(lane);
+}
+
+void lane_open(struct lane *lane, const struct transport_keys *keys,
+    const unsigned char *server_key, struct netaddr address)
+{
+    char endpoint[96];
     socket_endpoint(address, lane->which, endpoint);
-    if (zmq_connect(lane->socket, endpoint) != 0)
-        die("baton: libzmq cannot connect to %s: %s", endpoint,
-            zmq_strerror(zmq_errno()));
+    lane->is_connected = false;
+    lane->since = mono_now();
+    lane->socket = zmq_socket(lane->t->zmq, ZMQ_DEALER);
+    if (!lane->socket)
+        return;
+    lane->queued = queued_new();
+    set_dealer(lane, keys, server_key, address);
+    if (!monitor_open(lane) || zmq_connect(lane->socket, endpoint) != 0)
+        lane_close(lane);
 }
 
 void lane_close(struct lane *lane)
 {
     if (!lane->socket)
         return;
-    watcher_fini(&lane->watch);
+    if (lane->watch.ev)
+        watcher_fini(&lane->watch);
+    lane->watch.ev = NULL;
     zmq_socket_monitor(lane->socket, NULL, 0);
-    zmq_close(lane->monitor);
+    if (lane->monitor)
+        zmq_close(lane->monitor);
     zmq_close(lane->socket);
     queued_unref(lane->queued);
     lane->socket = lane->monitor = NULL;

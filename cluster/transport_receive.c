@@ -66,10 +66,14 @@ static void bulk_frame(struct transport *t, struct peer *p, struct slice frame)
     struct stream_id id = {get_u64(frame.ptr + 1), get_u64(frame.ptr + 9)};
     uint64_t offset = get_u64(frame.ptr + 17);
     struct slice payload = slice_from(frame, HEAD_BULK);
-    if (credit_in_take(&p->in, id, offset, payload.len) == CREDIT_OK)
+    enum credit_verdict verdict = credit_in_take(&p->in, id, offset, payload.len);
+    if (verdict == CREDIT_OK) {
         hand_up(t, p, TRANSPORT_BULK, payload);
-    else
-        refuse(t);
+        return;
+    }
+    refuse(t);
+    /* What a reconnect leaves behind is counted, and not worth a line in the log. */
+    t->logged_frames += verdict != CREDIT_OVER;
 }
 
 static void guest_frame(struct transport *t, const struct router *r,

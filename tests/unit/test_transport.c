@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cluster/transport_internal.h"
 
 static void test_lanes(void **state)
 {
@@ -222,7 +223,12 @@ static void test_full(void **state)
     assert_true(transport_set_peer(w.nodes[0].t, &peer));
     peer.address = address_of("127.0.0.1", 65535); /* no port for bulk */
     assert_false(transport_set_peer(w.nodes[0].t, &peer));
-    assert_int_equal(stats_of(&w.nodes[0]).peers, 128);
+    transport_remove_peer(w.nodes[0].t, 2);
+    peer.node = w.nodes[0].id; /* ourselves */
+    peer.address.port = 0;
+    memcpy(peer.key, &peer.node, sizeof(peer.node));
+    assert_false(transport_set_peer(w.nodes[0].t, &peer));
+    assert_int_equal(stats_of(&w.nodes[0]).peers, 127);
     world_fini(&w);
 }
 
@@ -257,6 +263,33 @@ static void test_hundred_peers(void **state)
     for (unsigned i = 0; i < 100; i++)
         transport_remove_peer(w.nodes[0].t, i + 1);
     UNTIL(&w, count_files() <= before + 8); /* libzmq closes in its own time */
+    world_fini(&w);
+}
+
+/* No descriptor left: the lanes stay closed, and are opened when there are some again. */
+static void test_no_descriptors(void **state)
+{
+    (void)state;
+    struct world w;
+    struct rlimit before, low;
+    world_init(&w, "127.0.0.1");
+    node_start(&w, 0);
+    node_start(&w, 1);
+    struct node *a = &w.nodes[0], *b = &w.nodes[1];
+    assert_true(node_knows(b, a));
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    low = before;
+    low.rlim_cur = 3;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    bool ok = node_knows(a, b);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_true(ok);
+    assert_false(node_send(a, b, TRANSPORT_CONTROL, "no way"));
+    for (unsigned i = 0; i < TRANSPORT_LANES; i++) {
+        assert_null(a->t->peers[0].lanes[i].socket);
+        a->t->peers[0].lanes[i].since = mono_add_ms(mono_now(), -60000);
+    }
+    UNTIL(&w, is_connected(a, 1) && transport_room(a->t, b->id) > 0);
     world_fini(&w);
 }
 
@@ -335,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_hundred_peers),
         cmocka_unit_test(test_cannot_start),
+        cmocka_unit_test(test_no_descriptors),
         cmocka_unit_test(test_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
