@@ -257,7 +257,7 @@ bool token_read(const char *path, const char *cluster, struct wall now, struct t
     char *why, size_t why_size)
 {
     char text[TOKEN_TEXT_MAX + 2], what[160];
-    size_t len;
+    size_t len = 0; /* gcc -O3 does not see that it is set when read_text says so */
     *out = (struct token){0};
     if (!read_text(path, text, &len, why, why_size))
         return false;
