@@ -26,6 +26,8 @@ static void accept_free(struct core *core, struct accept *a)
 {
     a->handle = 0;
     a->cut = false;
+    core->accept_bytes -= a->size_bytes;
+    a->size_bytes = 0;
     a->next_free = core->accept_free;
     core->accept_free = (uint32_t)(a - core->accept);
 }
@@ -58,6 +60,8 @@ static bool may_accept(struct core *core, const struct core_event *e)
     return open && led && !core->draining && !core->storage_full &&
            core->commit_age < 5 * CORE_SEC && core->accept_free != NIL &&
            e->u.accept.part_count > 0 && e->u.accept.part_count <= CORE_PARTS_MAX &&
+           (core->accept_bytes == 0 ||
+               core->accept_bytes + e->u.accept.size_bytes <= CORE_CREDIT_ALL) &&
            core->parked_count + 2 * PARK_RESERVE < core->limits.parked &&
            core->unit_count + e->u.accept.part_count <= core->limits.units / 10 * 7;
 }
@@ -144,7 +148,7 @@ static struct unit *add_part(
     w->accept = accept;
     unit_list_add(core, u, core->self, LIST_PENDING);
     while (u->list_count < core->cfg.copies) {
-        uint8_t slot = place_next(core, u, 0);
+        uint8_t slot = place_next(core, u);
         if (slot == 0 || !unit_list_add(core, u, slot, LIST_PENDING))
             break;
     }
@@ -158,9 +162,11 @@ static void launch(struct core *core, struct unit *u, uint64_t handle)
     uint64_t token = unit_store(core, u, handle);
     core->out->v[core->out->count - 1].u.store.may_fail = true;
     core_after(core, token, AFTER_ACCEPT, u);
+    struct work *w = work_of(core, u);
+    w->asked = 1; /* ourselves: launched */
     for (int i = 1; i < u->list_count; i++)
-        copy_send(core, u, i);
-    work_of(core, u)->asked = (uint16_t)((1u << u->list_count) - 1);
+        if (copy_send(core, u, i))
+            w->asked = (uint16_t)(w->asked | 1u << i);
     work_of(core, u)->tries = 1;
     work_of(core, u)->copies_at = core->now;
     work_wake(core, work_of(core, u), core->now + core->p.hedge_ns);
@@ -218,6 +224,8 @@ void accept_event(struct core *core, const struct core_event *e)
     }
     a->handle = e->u.accept.handle;
     a->started_at = core->now;
+    a->size_bytes = e->u.accept.size_bytes;
+    core->accept_bytes += a->size_bytes;
     /* those that find no room for their commands wait for their timer: accept_run */
     for (uint8_t i = 0; i < a->part_count && has_room(core); i++)
         launch(core, &core->unit[a->unit[i]], a->handle);
@@ -241,7 +249,7 @@ static uint8_t copies_of(const struct core *core, const struct accept *a)
 static bool untried(struct core *core, const struct accept *a)
 {
     for (uint8_t i = 0; i < a->part_count; i++)
-        if (place_next(core, &core->unit[a->unit[i]], 0))
+        if (place_next(core, &core->unit[a->unit[i]]))
             return true;
     return false;
 }
@@ -405,7 +413,7 @@ static void hedge(struct core *core, struct unit *u, struct work *w)
         live = (uint8_t)(live + (unit_status(u, i) == LIST_HOLD));
     if (live >= core->cfg.copies || u->list_count >= CORE_LIST_MAX - 2)
         return;
-    uint8_t slot = place_next(core, u, 0);
+    uint8_t slot = place_next(core, u);
     if (slot == 0 || !unit_list_add(core, u, slot, LIST_PENDING))
         return;
     SOMETIMES(core, ST_HEDGE);
@@ -436,8 +444,9 @@ void accept_run(struct core *core, struct unit *u, struct work *w)
         abort_start(core, a);
         return;
     }
-    bool slow = core->now >= a->started_at + core->p.hedge_ns * (1u + w->tries);
-    if (!w->storing && (slow || w->unknown) && w->tries < 6) {
+    bool slow = core->now >= a->started_at + flow_patience(core, u) * (1u + w->tries);
+    bool few = u->list_count < core->cfg.copies; /* nobody had credit, say */
+    if (!w->storing && (slow || w->unknown || few) && (w->tries < 6 || few)) {
         hedge(core, u, w);
         w->unknown = 0;
         w->tries++;

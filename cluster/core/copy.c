@@ -69,14 +69,16 @@ static bool zone_used(const struct core *core, const struct unit *u, uint8_t slo
 }
 
 /* Best node not in the list: a new zone first, then the best score. 0: none. */
-uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused)
+uint8_t place_next(struct core *core, const struct unit *u)
 {
     uint8_t best = 0;
     uint64_t best_score = 0;
     bool best_new = false;
-    (void)refused;
+    const struct work *w = work_of(core, u);
+    bool repair = w && w->kind != WORK_ACCEPT;
     for (uint8_t i = 1; i <= core->peer_count; i++) {
-        if (!place_candidate(core, i) || unit_list_find(u, i) >= 0)
+        if (!place_candidate(core, i) || unit_list_find(u, i) >= 0 ||
+            !flow_room(core, i, u, repair))
             continue;
         uint64_t s = score(core, u, i);
         bool fresh_zone = !zone_used(core, u, i);
@@ -92,10 +94,12 @@ uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused)
 
 /* ---- the owner's side ---- */
 
-void copy_send(struct core *core, struct unit *u, int i)
+bool copy_send(struct core *core, struct unit *u, int i)
 {
     struct core_msg m = {.kind = MSG_COPY, .env.lane = lane_of(u)};
     struct peer *p = &core->peer[u->list[i]];
+    if (unit_status(u, i) == LIST_PENDING && !flow_take(core, u, u->list[i]))
+        return false;
     if (core->now > p->echo_at + core->p.frame_ns / 2) {
         struct core_msg ping = {.kind = MSG_PING}; /* its clock first: rule E */
         core_send(core, u->list[i], &ping);
@@ -103,6 +107,7 @@ void copy_send(struct core *core, struct unit *u, int i)
     unit_row_out(core, u, &m.u.unit.row);
     m.u.unit.mail = unit_status(u, i) == LIST_PENDING;
     core_send(core, u->list[i], &m);
+    return true;
 }
 
 /* Whoever got a copy before may know a list without the new name: as heir it would not
@@ -134,6 +139,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     int i = u ? unit_list_find(u, slot) : -1;
     if (!u || i < 0 || u->owner != core->self)
         return;
+    flow_answered(core, slot, u);
     if (a->answer == ANS_TOMB || a->answer == ANS_REJECT) {
         bool twin = w && w->kind == WORK_ACCEPT && (u->flags & UF_IS_DSN) &&
                     a->row.state != UNIT_ABORTED && a->row.owner != core->node;
@@ -213,7 +219,10 @@ static bool wants_holder(const struct core *core, const struct unit *u, uint8_t 
  */
 bool copy_send_due(struct core *core, struct unit *u, struct work *w)
 {
-    bool again = core->now >= w->copies_at + core->p.hedge_ns, busy = false;
+    uint64_t patience = flow_patience(core, u);
+    if (lane_of(u) == LANE_BULK)
+        patience *= 4; /* a body is on its way for a while */
+    bool again = core->now >= w->copies_at + patience, busy = false;
     for (int i = 0; i < u->list_count && !w->storing; i++) {
         bool narrow = w->narrow >> i & 1 && unit_status(u, i) != LIST_RELEASING;
         if ((unit_status(u, i) != LIST_PENDING && !narrow) || u->list[i] == core->self ||
@@ -222,7 +231,8 @@ bool copy_send_due(struct core *core, struct unit *u, struct work *w)
         busy = true;
         if (!again && (w->asked >> i & 1))
             continue;
-        copy_send(core, u, i);
+        if (!copy_send(core, u, i))
+            continue;
         w->asked = (uint16_t)(w->asked | 1u << i);
     }
     if (again)
@@ -245,7 +255,7 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w)
     if (u->state != UNIT_LIVE)
         return false;
     if (wants_holder(core, u, have) && !w->storing && u->list_count < CORE_LIST_MAX - 1) {
-        uint8_t slot = place_next(core, u, 0);
+        uint8_t slot = place_next(core, u);
         if (slot && unit_list_add(core, u, slot, LIST_PENDING)) {
             SOMETIMES(core, ST_REPAIR);
             list_grew(u, w);
@@ -303,7 +313,7 @@ static enum unit_answer copy_refusal(
         return MUT(core, MUT_NO_ECHO) ? ANS_OK : ANS_STALE;
     }
     if (core->storage_full || core->commit_age > 5 * CORE_SEC ||
-        core->unit_count >= core->limits.units / 10 * 8 + 8)
+        core->unit_count >= core->limits.units / 10 * 8 + 8 || !flow_takes(core, row))
         return ANS_FULL;
     return ANS_OK;
 }
@@ -365,6 +375,7 @@ void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     core->out->v[core->out->count - 1].u.store.may_fail = true;
     core->out->v[core->out->count - 1].u.store.op[0].copy_from = msg->env.from;
     core_after(core, token, AFTER_COPY, u);
+    flow_took(core, slot, u->size_bytes);
     copy_answer(core, slot, msg, ANS_OK, u, token);
 }
 

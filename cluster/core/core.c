@@ -300,6 +300,7 @@ static handler *const handlers[MSG_KIND_COUNT] = {
     [MSG_DONE] = gc_done,
     [MSG_DONE_ACK] = gc_done_ack,
     [MSG_FORGET] = gc_forget,
+    [MSG_CREDIT] = flow_credit,
 };
 
 static bool is_l4(uint8_t kind)
@@ -307,17 +308,61 @@ static bool is_l4(uint8_t kind)
     return kind >= MSG_COPY;
 }
 
-/* Old frames of a lane that come after newer ones are dropped, so are repeats. */
-static bool fresh(struct core *core, struct peer *p, const struct core_env *env)
+/* ---- order in the bulk lane ----
+ * A body takes its time, and what is sent after it may arrive before. The copy is still
+ * good, unless something about the same unit overtook it, or so much else that we cannot
+ * tell. */
+
+static uint64_t about(const struct core_msg *m)
 {
+    return id_hash(&m->u.attempt.id); /* all that has a unit begins with its id */
+}
+
+static void bulk_note(struct peer *p, const struct core_msg *m)
+{
+    struct bulk_seen *b = &p->bulk[p->bulk_next++ % BULK_SEEN];
+    if (b->seq > p->bulk_floor)
+        p->bulk_floor = b->seq;
+    *b = (struct bulk_seen){m->env.seq, about(m)};
+}
+
+static bool bulk_late_copy(const struct peer *p, const struct core_msg *m)
+{
+    if (m->kind != MSG_COPY || m->env.seq <= p->bulk_floor)
+        return false;
+    for (uint32_t i = 0; i < BULK_SEEN; i++)
+        if (p->bulk[i].seq >= m->env.seq && p->bulk[i].unit == about(m))
+            return false;
+    return true;
+}
+
+static void bulk_restart(struct peer *p)
+{
+    memset(p->bulk, 0, sizeof(p->bulk));
+    p->bulk_floor = 0;
+}
+
+/* Old frames of a lane that come after newer ones are dropped, so are repeats. */
+static bool fresh(struct core *core, struct peer *p, const struct core_msg *m)
+{
+    const struct core_env *env = &m->env;
     if (env->lane >= LANE_COUNT)
         return false;
     uint32_t epoch = p->rx[env->lane].epoch;
     if (env->from_epoch < epoch ||
         (env->from_epoch == epoch && env->seq <= p->rx[env->lane].seq)) {
+        if (env->lane == LANE_BULK && env->from_epoch == epoch && bulk_late_copy(p, m)) {
+            SOMETIMES(core, ST_LATE_COPY);
+            bulk_note(p, m);
+            return true;
+        }
         SOMETIMES(core, ST_SEQ_DROP);
         return false;
     }
+    if (env->lane == LANE_BULK && env->from_epoch > epoch)
+        bulk_restart(p);
+    if (env->lane == LANE_BULK)
+        bulk_note(p, m);
     p->rx[env->lane].epoch = env->from_epoch;
     p->rx[env->lane].seq = env->seq;
     return true;
@@ -358,7 +403,7 @@ static void receive(struct core *core, const struct core_msg *m)
         config_recv(core, slot, m);
         return;
     }
-    if (!fresh(core, &core->peer[slot], &m->env))
+    if (!fresh(core, &core->peer[slot], m))
         return;
     peer_heard(core, slot, &m->env);
     config_heard(core, slot, m->env.cfg_ver);
@@ -397,6 +442,7 @@ static void timers(struct core *core)
         return;
     sync_timer(core);
     digest_timer(core);
+    flow_timer(core);
     work_timers(core, 16);
 }
 

@@ -23,6 +23,11 @@
 
 #define CORE_MEMBERS_MAX 120
 #define CORE_PARTS_MAX 128
+/* Bytes of mail that may be on their way to one peer (at first, at most) and to the disk
+ * of one node from all; as much may wait for its 250. */
+#define CORE_CREDIT_START (UINT64_C(8) << 20)
+#define CORE_CREDIT_MAX (UINT64_C(64) << 20)
+#define CORE_CREDIT_ALL (UINT64_C(256) << 20)
 #define CORE_MS UINT64_C(1000000)
 #define CORE_SEC UINT64_C(1000000000)
 #define CORE_FOREVER UINT64_MAX

@@ -48,6 +48,22 @@ struct sync_out {
     uint64_t retry_at;
 };
 
+/* A body on its way to a peer. */
+#define FLIGHTS 64
+struct flight {
+    uint64_t message; /* hash of its id */
+    uint64_t since, until;
+    uint32_t bytes;
+};
+
+/* A frame of the bulk lane that came, so that a copy which it overtook is known as old.
+ */
+struct bulk_seen {
+    uint64_t seq;
+    uint64_t unit; /* hash of its id */
+};
+#define BULK_SEEN 256
+
 struct peer {
     uint64_t node;
     uint8_t in_cfg; /* index in cfg + 1, 0: not a member */
@@ -89,6 +105,9 @@ struct peer {
         uint64_t seq;
     } rx[LANE_COUNT];
     uint64_t tx_seq[LANE_COUNT];
+    struct bulk_seen bulk[BULK_SEEN]; /* ring */
+    uint32_t bulk_next;
+    uint64_t bulk_floor; /* older frames of the lane are not taken */
     /* freeze detection: smallest local_recv - remote_send seen */
     bool d_valid;
     int64_t d_min;
@@ -116,7 +135,10 @@ struct peer {
     uint16_t digest_differs;
     uint64_t digest_at;
     /* flow control */
-    uint32_t inflight_bytes;
+    struct flight flight[FLIGHTS];             /* bodies sent to it and not answered */
+    uint64_t window, window_until;             /* what it said we may send */
+    uint64_t given, given_said, given_said_at; /* what we say it may send */
+    uint64_t took_bytes, took_at;              /* copies of its that we took lately */
     uint64_t full_until;
     /* gossip */
     uint64_t actor_version; /* newest version of its rows here */
@@ -174,7 +196,8 @@ struct work {
     uint16_t unknown;   /* CLAIM, ACCEPT: said UNKNOWN; or copy refused */
     uint16_t out_acked; /* OUTCOME acknowledged */
     uint16_t asked;     /* copies sent at least once */
-    uint16_t narrow;    /* may hold an older, shorter list. By list position */
+
+    uint16_t narrow; /* may hold an older, shorter list. By list position */
     bool outcome_due;
     bool owner_gave; /* CLAIM: the owner consented or does not know it */
     bool steal;      /* CLAIM: a live owner was asked to give */
@@ -203,6 +226,7 @@ struct accept {
     bool aborting, gone;
     bool cut; /* the session ended; only its reply is still owed */
     uint8_t own_stored;
+    uint32_t size_bytes;
     uint64_t abort_at;
 };
 
@@ -218,6 +242,7 @@ enum park_kind {
 struct parked {
     uint64_t token;
     uint32_t epoch; /* guard */
+    uint32_t bytes; /* mail on its way to the disk */
     uint8_t kind;
     uint8_t slot;
     uint8_t what; /* PARK_UNIT: enum after */
@@ -307,6 +332,9 @@ struct core {
     uint32_t work_free, heap_count;
     struct accept *accept;
     uint32_t accept_free, accept_cuts;
+    uint64_t accept_bytes; /* mail that waits for its 250 */
+    uint64_t copy_bytes;   /* mail of others on its way to the disk */
+    uint64_t flow_at;
     struct grave *grave;
     uint32_t grave_head, grave_count;
     uint32_t *grave_bucket;
@@ -380,6 +408,7 @@ void outbox_drain(struct core *core, uint64_t full_token);
 void core_send_any(struct core *core, uint8_t slot, struct core_msg *msg);
 void core_end_session(struct core *core); /* for ever: no member any more */
 void core_die(struct core *core, const char *why);
+uint64_t id_hash(const struct core_unit_id *id);
 bool core_out_full(const struct core *core);
 uint64_t core_hash(const struct core *core);
 
@@ -493,9 +522,9 @@ void accept_drain(struct core *core);
 /* A DSN that we accept exists already, as row says. */
 void accept_exists(struct core *core, struct unit *u, const struct unit_row *row);
 /* copy.c */
-uint8_t place_next(struct core *core, const struct unit *u, uint16_t refused);
+uint8_t place_next(struct core *core, const struct unit *u);
 bool place_candidate(const struct core *core, uint8_t slot);
-void copy_send(struct core *core, struct unit *u, int i);
+bool copy_send(struct core *core, struct unit *u, int i); /* false: no credit */
 void copy_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
@@ -504,6 +533,16 @@ void copy_stored(struct core *core, const struct core_unit_id *id, bool full);
 void list_grew(struct unit *u, struct work *w);
 bool copy_send_due(struct core *core, struct unit *u, struct work *w);
 bool copy_repair(struct core *core, struct unit *u, struct work *w);
+/* flow.c */
+uint64_t flow_start(const struct core *core);
+bool flow_room(const struct core *core, uint8_t slot, const struct unit *u, bool repair);
+bool flow_take(struct core *core, const struct unit *u, uint8_t slot);
+void flow_answered(struct core *core, uint8_t slot, const struct unit *u);
+void flow_credit(struct core *core, uint8_t slot, const struct core_msg *msg);
+uint64_t flow_patience(const struct core *core, const struct unit *u);
+bool flow_takes(const struct core *core, const struct unit_row *row);
+void flow_took(struct core *core, uint8_t slot, uint32_t bytes);
+void flow_timer(struct core *core);
 /* claim.c */
 void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal);
 void claim_run(struct core *core, struct unit *u, struct work *w);

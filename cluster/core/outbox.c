@@ -58,6 +58,7 @@ static struct parked *park(struct core *core, uint64_t token)
     /* one queue, oldest token first: waiting for a later token is always allowed */
     k->token = token > core->token_done ? core->token_last : token;
     k->epoch = core->epoch;
+    k->bytes = 0;
     return k;
 }
 
@@ -83,6 +84,10 @@ void core_after(struct core *core, uint64_t token, enum after what, const struct
     k->kind = PARK_UNIT;
     k->what = (uint8_t)what;
     k->id = unit_id(u);
+    if (what == AFTER_COPY) {
+        k->bytes = u->size_bytes;
+        core->copy_bytes += k->bytes;
+    }
 }
 
 void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot)
@@ -112,6 +117,7 @@ uint64_t core_store_one(struct core *core, const struct core_op *op)
 static void unit_stored(struct core *core, const struct parked *k, bool full)
 {
     struct unit *u = unit_find(core, &k->id);
+    core->copy_bytes -= k->bytes;
     if (k->epoch != core->epoch) {
         /* the session is over, but whether the first row got in still matters */
         if (k->what == AFTER_COPY || k->what == AFTER_ACCEPT || k->what == AFTER_ABORT)

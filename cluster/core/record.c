@@ -12,6 +12,11 @@ static uint64_t hash_id(uint64_t hi, uint64_t lo, uint32_t part)
     return h ^ (h >> 33);
 }
 
+uint64_t id_hash(const struct core_unit_id *id)
+{
+    return hash_id(id->hi, id->lo, id->part);
+}
+
 struct core_unit_id unit_id(const struct unit *u)
 {
     return (struct core_unit_id){u->id_hi, u->id_lo, u->id_part, 0};

@@ -106,6 +106,8 @@ enum sometimes {
     ST_GC_CLAIM,
     ST_ACCEPT_KNOWN,
     ST_ACCEPT_EXISTS,
+    ST_NO_CREDIT,
+    ST_LATE_COPY,
     ST_COUNT
 };
 

@@ -109,6 +109,8 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_GC_CLAIM),
     NAME(ST_ACCEPT_KNOWN),
     NAME(ST_ACCEPT_EXISTS),
+    NAME(ST_NO_CREDIT),
+    NAME(ST_LATE_COPY),
 #undef NAME
 };
 

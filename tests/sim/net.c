@@ -63,6 +63,35 @@ static uint32_t take_slot(struct sim *sim)
     return i;
 }
 
+/* Bytes of mail that a frame brings: the parts of a message share the body. */
+static uint64_t mail_bytes(const struct core_msg *m)
+{
+    bool body = m->kind == MSG_COPY && m->u.unit.mail && m->u.unit.row.id.part == 0;
+    return body ? m->u.unit.row.size_bytes : 0;
+}
+
+/* A body takes its time and lets what comes after it pass. */
+static uint64_t body_time(struct sim *sim, struct link *l, const struct core_msg *m)
+{
+    uint64_t bytes = mail_bytes(m);
+    uint64_t rate = sim->o.bulk_mb_s && !sim->healed ? sim->o.bulk_mb_s : 50;
+    bool waits = m->env.lane == LANE_BULK && m->kind == MSG_COPY && m->u.unit.mail;
+    if (bytes == 0) /* another part: complete when the body is here */
+        return waits && l->bulk_free > sim->now ? l->bulk_free - sim->now : 0;
+    l->bulk_bytes += bytes;
+    TRACE(sim, "n%u sends the body of " UID ": %llu bytes are on the way",
+        sim_node_of(sim, m->env.from), UIDV(&m->u.unit.row.id),
+        (unsigned long long)l->bulk_bytes);
+    if (l->bulk_bytes > sim->r.bulk_most)
+        sim->r.bulk_most = l->bulk_bytes;
+    if (l->bulk_bytes > CORE_CREDIT_MAX + bytes)
+        sim_fail(
+            sim, 14, "%llu bytes of mail on one link", (unsigned long long)l->bulk_bytes);
+    uint64_t from = l->bulk_free > sim->now ? l->bulk_free : sim->now;
+    l->bulk_free = from + bytes * 1000 / rate;
+    return l->bulk_free - sim->now;
+}
+
 static void post(struct sim *sim, uint8_t from, uint8_t to, const struct core_msg *msg)
 {
     struct link *l = &sim->link[from][to];
@@ -73,6 +102,7 @@ static void post(struct sim *sim, uint8_t from, uint8_t to, const struct core_ms
     if (at <= l->last[msg->env.lane])
         at = l->last[msg->env.lane] + 1;
     l->last[msg->env.lane] = at;
+    at += body_time(sim, l, msg);
     uint32_t slot = take_slot(sim);
     sim->msg[slot] = *msg;
     sim->msg_sent[slot] = sim->now;
@@ -118,6 +148,7 @@ void net_send(struct sim *sim, uint8_t from, const struct core_msg *sent)
         uint32_t slot = take_slot(sim);
         sim->msg[slot] = *msg;
         sim->msg_sent[slot] = sim->now;
+        l->bulk_bytes += mail_bytes(msg);
         sim_at(sim, sim->now + sim->delay_max + sim_below(&sim->rng_net, 3 * SEC), SE_MSG,
             to, 0, slot, from);
     }
@@ -150,6 +181,7 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     struct core_msg m = sim->msg[e->x];
     uint64_t sent = sim->msg_sent[e->x];
     struct link *l = &sim->link[e->y][e->node];
+    l->bulk_bytes -= mail_bytes(&m);
     sim->msg_next[e->x] = sim->msg_free;
     sim->msg_free = e->x;
     if (sent < l->drop_before || !sim->node[e->node].alive)

@@ -202,6 +202,15 @@ static const char *stolen(const struct seen *s)
     return NULL;
 }
 
+static const char *slow_bulk(const struct seen *s)
+{
+    NEED(ST(NO_CREDIT) > 0 && s->sum.accepted > 0 && s->sum.refused > 0);
+    NEED(ST(CLAIM_FINISH) == 0 && ST(FENCED_SELF) == 0 && ST(RESIGN) == 0);
+    NEED(s->sum.bulk_most <= CORE_CREDIT_MAX + 25000000);
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
 static const char *clean(const struct seen *s)
 {
     NEED(others(s, D(4)) == 0);
@@ -281,6 +290,7 @@ static const struct scenario table[] = {
         {{8 * S, FAULT_STEAL, 0, 0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S},
             {25 * S, FAULT_CRASH, 1, 0, 0, 10 * S}},
         3 * S, stolen},
+    {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 
 static void gather(struct seen *seen, const struct sim_result *r)
@@ -292,6 +302,9 @@ static void gather(struct seen *seen, const struct sim_result *r)
     for (int i = 0; i < FAULT_KINDS; i++)
         seen->sum.faults[i] += r->faults[i];
     seen->sum.accepted += r->accepted;
+    seen->sum.refused += r->refused;
+    if (r->bulk_most > seen->sum.bulk_most)
+        seen->sum.bulk_most = r->bulk_most;
     for (uint32_t i = 0; i < r->takeovers && i < 64; i++)
         seen->takeover[seen->takeovers++] = r->takeover[i];
 }

@@ -73,6 +73,8 @@ struct sim_options {
     uint32_t script_count;
     void (*hook)(struct sim *sim); /* called on every mail accepted, for scenarios */
     bool clean_network;
+    uint32_t size;          /* of every mail, bytes */
+    uint32_t bulk_mb_s;     /* what a link carries of bodies until the heal */
     int32_t rate_ppm;       /* clocks are off by this, to either side */
     uint32_t defer_until_s; /* destinations answer 4xx until then */
 };
@@ -86,6 +88,7 @@ struct sim_result {
     uint64_t dups[10]; /* by cause */
     uint64_t sometimes[ST_COUNT];
     uint64_t accepted, delivered, failed_rcpts, refused;
+    uint64_t bulk_most;    /* bytes of mail on their way over one link, at most */
     uint64_t takeover[64]; /* each takeover's time, the first 64 */
     uint64_t takeover_ns;  /* longest from crash of owner to its units owned again */
     uint32_t takeovers;
@@ -214,6 +217,7 @@ struct link {
     uint64_t cut_until, stall_until, flap_until;
     uint32_t loss_ppm;
     uint64_t last[LANE_COUNT];
+    uint64_t bulk_bytes, bulk_free; /* bodies on their way; when the last is through */
     uint64_t drop_before; /* frames sent earlier are lost at delivery (reconnect) */
     bool deaf_for_ever;
 };

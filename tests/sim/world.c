@@ -70,6 +70,10 @@ void world_init(struct sim *sim)
         for (int p = 0; p < m->parts; p++)
             m->rcpts[p] = (uint8_t)(1 + sim_below(rng, RCPTS_MAX));
         m->size = sim_below(rng, 5) == 0 ? 200000 : 4000;
+        if (sim_below(rng, 50) == 0)
+            m->size = 12000000;
+        if (o->size)
+            m->size = o->size;
         bool off = o->mail_mask[i / 8] >> (i % 8) & 1;
         if (!off)
             sim_at(sim, m->at, SE_CLIENT, 0, 0, i, 0);
