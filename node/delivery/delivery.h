@@ -33,7 +33,10 @@ struct delivery_env {
     struct workers *helpers;
     struct tls_client *tls;
     struct schedule *schedule;
-    const char *node; /* name of this node, for logs */
+    const char *node;      /* name of this node, for logs */
+    int64_t right_wait_ms; /* how long an attempt waits for its right; 0: 30 s */
+    int64_t later_ms;      /* how long mail without a right is left, at least; at most
+                              five times that; 0: 1 s */
 };
 
 /* One per loop: what its sessions share. */

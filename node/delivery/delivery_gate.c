@@ -5,14 +5,21 @@
 #include "node/delivery/outgoing.h"
 
 /* How long a mail whose right is missing is left alone, and how long we wait for it. */
-#define LATER_FIRST_MS 1000
-#define LATER_SPREAD_MS 4000
+#define LATER_MS 1000
+#define LATER_SPREAD 4
 #define RIGHT_WAIT_MS 30000
 
-struct wall outgoing_a_little_later(void)
+struct wall outgoing_a_little_later(const struct delivery *d)
 {
-    return (struct wall){
-        wall_now().ms + LATER_FIRST_MS + (int64_t)random_below(LATER_SPREAD_MS)};
+    int64_t least = d->dl->env->later_ms ? d->dl->env->later_ms : LATER_MS;
+    int64_t spread = (int64_t)random_below((uint64_t)least * LATER_SPREAD);
+    return (struct wall){wall_now().ms + least + spread};
+}
+
+static struct mono wait_from_now(const struct delivery *d)
+{
+    int64_t ms = d->dl->env->right_wait_ms;
+    return mono_add_ms(mono_now(), ms ? ms : RIGHT_WAIT_MS);
 }
 
 /* --- the right to the parcel --- */
@@ -45,7 +52,7 @@ static void look_at_grant(struct delivery *d)
     if (gate == GATE_OPEN) {
         outgoing_granted(d, &grant);
     } else {
-        outgoing_leave_for_later(d, outgoing_a_little_later());
+        outgoing_leave_for_later(d, outgoing_a_little_later(d));
         outgoing_next_parcel(d);
     }
 }
@@ -62,10 +69,10 @@ void outgoing_ask_right(struct delivery *d)
         outgoing_leave_for_later(d, (struct wall){now.ms + NOT_ALLOWED_MS});
         outgoing_next_parcel(d);
     } else if (begin_attempt(d, p, rcpts) != ERR_OK) {
-        outgoing_leave_for_later(d, outgoing_a_little_later());
+        outgoing_leave_for_later(d, outgoing_a_little_later(d));
         smtp_client_quit(d->client, mono_now());
     } else {
-        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
+        d->wait_until = wait_from_now(d);
         d->state = DELIVERY_LOADING;
         d->asking = true;
         look_at_grant(d);
@@ -79,7 +86,7 @@ void outgoing_engine_final_ready(void *ctx)
     struct delivery *d = ctx;
     d->final_waiting = true;
     if (d->current->attempt.ticket)
-        d->wait_until = mono_add_ms(mono_now(), RIGHT_WAIT_MS);
+        d->wait_until = wait_from_now(d);
     outgoing_write_final(d);
 }
 

@@ -426,7 +426,7 @@ bool outgoing_salvage(struct delivery *d)
     if (!p || d->loading)
         return false; /* a read under way sends it home itself */
     if (d->gate_refused) {
-        outgoing_leave_for_later(d, outgoing_a_little_later());
+        outgoing_leave_for_later(d, outgoing_a_little_later(d));
         return false;
     }
     if (!knows_fates(p))

@@ -127,7 +127,8 @@ struct parcel *outgoing_let_go(struct delivery *d);
 /* delivery_gate.c: the right to the parcel, and the last write. */
 /* Asks for it, once a parcel, and goes on with outgoing_granted or without the parcel. */
 void outgoing_ask_right(struct delivery *d);
-struct wall outgoing_a_little_later(void);
+/* When mail whose right is missing is looked at again. */
+struct wall outgoing_a_little_later(const struct delivery *d);
 void outgoing_engine_final_ready(void *ctx);
 void outgoing_write_final(struct delivery *d);
 /* The right of the parcel in hand, or the gate, may have changed. */

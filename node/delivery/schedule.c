@@ -236,7 +236,11 @@ static void unit_deferred(
     unit->in_doubt = parcel->in_doubt;
     if (unit->connection_failed)
         TAILQ_INSERT_TAIL(&unit->group->failed, unit, line);
-    schedule_unit_wait(s, unit, parcel->next_due.ms);
+    int64_t due = parcel->next_due.ms;
+    if (unit->nudged && unit->due_ms < due)
+        due = unit->due_ms;
+    unit->nudged = false;
+    schedule_unit_wait(s, unit, due);
 }
 
 /* What is in memory is still good: nothing was tried. */

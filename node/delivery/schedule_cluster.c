@@ -149,8 +149,9 @@ static void start_again(struct schedule *s, struct sched_unit *unit, struct wall
 {
     if (unit->place == UNIT_WAITING && due.ms != 0)
         schedule_unit_wait(s, unit, due.ms);
-    if (unit->place == UNIT_STARTING || unit->cancelled)
+    if (unit->place == UNIT_STARTING || unit->place == UNIT_ACTIVE)
         unit->due_ms = due.ms;
+    unit->nudged = unit->place == UNIT_ACTIVE;
     unit->restarted = unit->restarted || unit->cancelled;
     unit->cancelled = false;
 }

@@ -38,6 +38,7 @@ struct sched_unit {
                                    does */
     bool cancelled : 1; /* active, and another node's: forgotten when it is home */
     bool restarted : 1; /* cancelled, and ours again: read anew when it is home */
+    bool nudged : 1; /* active, and more of it may be tried since: due at due_ms then */
 };
 TAILQ_HEAD(unit_line, sched_unit);
 

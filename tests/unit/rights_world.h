@@ -24,8 +24,8 @@ static struct fake {
     enum err accept_result;
     enum err outcome_error; /* while outcomes_to_fail lasts */
     unsigned outcomes_to_fail;
-    struct rights_settle last; /* a copy, without what it points to */
-    unsigned last_dsns;
+    struct rights_settle last;         /* a copy, without what it points to */
+    unsigned last_dsns, last_attempts; /* attempts: of the first recipient */
     struct unit_id last_gone;
     /* What `begin` does at once: */
     bool answers, opens, refuses;
@@ -90,6 +90,7 @@ static inline void fake_outcome(void *ctx, struct rights_settle *s)
     fake.outcomes++;
     fake.last = *s;
     fake.last_dsns = s->store.dsn_count;
+    fake.last_attempts = s->store.rcpt_count ? s->store.rcpts[0].attempts : 0;
     if (fake.outcomes_to_fail == 0) {
         s->store.op.kind = STORE_OP_SETTLE;
         store_submit(fake.store, &s->store.op);
