@@ -492,18 +492,20 @@ enum err store_list(struct store *s, const struct unit_id *after,
     return e;
 }
 
+/* The last id before the message's first unit: listing goes on behind it. */
+static struct unit_id before_message(struct msg_id id)
+{
+    for (int i = MSG_ID_BYTES - 1; i >= 0 && id.bytes[i]-- == 0; i--)
+        ;
+    return (struct unit_id){id, UINT16_MAX};
+}
+
 unsigned store_units_of(
     struct store *s, struct msg_id id, struct unit_id *out, unsigned max)
 {
-    struct unit_id ids[64], after = {.msg = id};
+    struct unit_id ids[64], after = before_message(id);
     unsigned found = 0;
     enum err e = ERR_OK;
-    struct unit_record *u;
-    /* `after` is exclusive, so unit 0 is asked for by itself. */
-    if (found < max && s->backend->read_unit(s, after, &u) == ERR_OK) {
-        out[found++] = u->id;
-        unit_record_free(u);
-    }
     for (;;) {
         unsigned n = s->backend->list_ids(s, &after, ids, 64, &e);
         for (unsigned i = 0; i < n; i++) {

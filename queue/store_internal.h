@@ -36,6 +36,9 @@ struct store_backend {
         void (*row)(struct slice bytes, void *ctx), void *ctx);
     enum err (*body_info)(
         struct store *s, struct msg_id id, uint64_t *size_out, uint32_t *crc_out);
+    /* The next message behind `after`, or ERR_STORE_NOT_FOUND. */
+    enum err (*next_body)(
+        struct store *s, const struct msg_id *after, struct msg_id *out);
     /* Up to `max` ids behind `after` (NULL: from the first), in order. */
     unsigned (*list_ids)(struct store *s, const struct unit_id *after,
         struct unit_id *out, unsigned max, enum err *result);

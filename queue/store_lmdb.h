@@ -192,6 +192,7 @@ enum err lmdb_read_rows(struct store *s, struct msg_id id, uint32_t first,
     void (*row)(struct slice bytes, void *ctx), void *ctx);
 enum err lmdb_body_info(
     struct store *s, struct msg_id id, uint64_t *size_out, uint32_t *crc_out);
+enum err lmdb_next_body(struct store *s, const struct msg_id *after, struct msg_id *out);
 unsigned lmdb_list_ids(struct store *s, const struct unit_id *after, struct unit_id *out,
     unsigned max, enum err *result);
 enum err lmdb_read_meta(

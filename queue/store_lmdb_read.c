@@ -232,6 +232,30 @@ enum err lmdb_body_info(
     return e;
 }
 
+enum err lmdb_next_body(
+    struct store *base, const struct msg_id *after, struct msg_id *out)
+{
+    struct lmdb_store *s = lmdb_of(base);
+    struct slice from = slice_make(after->bytes, MSG_ID_BYTES);
+    MDB_val k = lmdb_val(from), v;
+    MDB_cursor *c;
+    struct reader *r;
+    enum err e = lmdb_read_begin(s, &r);
+    if (e != ERR_OK)
+        return e;
+    int rc = mdb_cursor_open(r->txn, s->dbi[TABLE_BREF], &c);
+    if (rc == 0) {
+        rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+        if (rc == 0 && slice_eq(lmdb_slice(k), from))
+            rc = mdb_cursor_get(c, &k, &v, MDB_NEXT);
+        if (rc == 0 && k.mv_size == MSG_ID_BYTES)
+            memcpy(out->bytes, k.mv_data, MSG_ID_BYTES);
+        mdb_cursor_close(c);
+    }
+    lmdb_read_end(s, r);
+    return rc ? read_failed(s, "list bodies", rc) : ERR_OK;
+}
+
 /* --- named values --- */
 
 struct slice lmdb_meta_key(const char *name, char buf[LMDB_META_NAME_MAX + 4])

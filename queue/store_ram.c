@@ -477,6 +477,22 @@ static enum err ram_body_info(
     return found ? ERR_OK : ERR_STORE_NOT_FOUND;
 }
 
+static enum err ram_next_body(
+    struct store *base, const struct msg_id *after, struct msg_id *out)
+{
+    struct ram_store *s = ram_of(base);
+    pthread_mutex_lock(&s->lock);
+    size_t at = body_place(s, *after);
+    while (at < s->body_count &&
+           (s->bodies[at].units == 0 || msg_id_eq(s->bodies[at].id, *after)))
+        at++;
+    bool found = at < s->body_count;
+    if (found)
+        *out = s->bodies[at].id;
+    pthread_mutex_unlock(&s->lock);
+    return found ? ERR_OK : ERR_STORE_NOT_FOUND;
+}
+
 static unsigned ram_list_ids(struct store *base, const struct unit_id *after,
     struct unit_id *out, unsigned max, enum err *result)
 {
@@ -536,6 +552,7 @@ static const struct store_backend backend = {.run = ram_run,
     .read_unit = ram_read_unit,
     .read_rows = ram_read_rows,
     .body_info = ram_body_info,
+    .next_body = ram_next_body,
     .list_ids = ram_list_ids,
     .read_meta = ram_read_meta,
     .scan_rows = ram_scan_rows,
