@@ -188,6 +188,17 @@ static bool same_unit(const struct core_unit_id *a, const struct core_unit_id *b
     return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+/* Only a unit's row has mail with it; what other kinds leave in these is nothing. */
+static uint64_t accept_of(const struct core_op *op)
+{
+    return op->kind == OP_UNIT ? op->accept_handle : 0;
+}
+
+static uint64_t copy_of(const struct core_op *op)
+{
+    return op->kind == OP_UNIT ? op->copy_from : 0;
+}
+
 static bool is_settling(const struct engine *e, const struct core_op *op)
 {
     if (!e->settling || op->kind != OP_UNIT)
@@ -242,7 +253,7 @@ static struct wall heard_due(const struct arrival *a, const struct core_op *op)
 static void carry_arrival(struct engine *e, struct store_job *j, const struct core_op *op)
 {
     struct arrival *a = e->arrival;
-    if (op->copy_from && a->copy) {
+    if (copy_of(op) && a->copy) {
         j->sc.copy = a->copy;
         j->sc.rows_on_disk = a->rows_on_disk;
         j->sc.may_fail = true;
@@ -263,14 +274,14 @@ static void carry_arrival(struct engine *e, struct store_job *j, const struct co
 static bool continues(const struct engine *e, const struct core_op *op)
 {
     const struct store_job *j = e->open_job;
-    return op->accept_handle && j->accepting &&
+    return accept_of(op) && j->accepting &&
            j->accepting == engine_accepting(e, op->accept_handle);
 }
 
 static bool is_plain(const struct engine *e, const struct core_command *c)
 {
     const struct core_op *op = &c->u.store.op[0];
-    return !c->u.store.may_fail && !op->accept_handle && !op->copy_from &&
+    return !c->u.store.may_fail && !accept_of(op) && !copy_of(op) &&
            !is_settling(e, op) && !arrived_with(e, op);
 }
 
@@ -284,7 +295,7 @@ static bool may_join(const struct engine *e, const struct core_command *c)
 
 static void attach(struct engine *e, struct store_job *j, const struct core_op *op)
 {
-    if (op->accept_handle)
+    if (accept_of(op))
         carry_message(e, j, op);
     else if (is_settling(e, op))
         carry_settle(e, j, op);

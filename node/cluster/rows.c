@@ -101,10 +101,13 @@ static void walk_cfg(struct walk *w, struct core_cfg *c)
 {
     walk_u64(w, &c->ver);
     walk_u64(w, &c->mode_ver);
+    walk_u64(w, &c->voters_ver);
+    walk_u64(w, &c->prev_ver);
     walk_range(w, &c->mode, 0, MODE_STATIC);
     walk_range(w, &c->copies, 0, CORE_LIST_MAX);
     walk_range(w, &c->min_copies, 0, CORE_LIST_MAX);
     walk_u8(w, &c->flags);
+    walk_u8(w, &c->was_voters);
     walk_range(w, &c->count, 0, CORE_MEMBERS_MAX);
     for (uint8_t i = 0; i < c->count && !w->bad; i++)
         walk_member(w, &c->member[i]);
