@@ -76,6 +76,8 @@ struct alarm {
     const char *code;
     char text[256];
     const char *next_step;
+    enum control_severity severity;
+    bool of_cluster;
     struct wall since;
 };
 struct node_alarms *alarms_new(void);

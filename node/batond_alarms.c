@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "node/batond.h"
+#include "node/control/cluster_alarms.h"
 
 #define DAY_MS INT64_C(86400000)
 #define CERTIFICATE_WARN_DAYS 14
@@ -97,10 +98,11 @@ static const struct {
         "raise LimitNOFILE in the unit, or lower limits.connections"},
 };
 #define CONDITIONS (sizeof(conditions) / sizeof(conditions[0]))
+#define ALARMS (CONDITIONS + CLUSTER_ALARMS)
 
 struct node_alarms {
-    bool raised[CONDITIONS];
-    struct alarm alarms[CONDITIONS];
+    bool raised[ALARMS];
+    struct alarm alarms[ALARMS];
 };
 
 struct node_alarms *alarms_new(void)
@@ -123,28 +125,53 @@ static void tell(const struct alarm *alarm, enum log_event event)
     record_emit(&r);
 }
 
+static void judge(struct node_alarms *a, size_t i, bool holds, const char *text)
+{
+    struct alarm *alarm = &a->alarms[i];
+    if (holds)
+        snprintf(alarm->text, sizeof(alarm->text), "%s", text);
+    if (holds == a->raised[i])
+        return;
+    a->raised[i] = holds;
+    alarm->since = wall_now();
+    tell(alarm, holds ? LOG_EV_ALARM : LOG_EV_ALARM_CLEARED);
+}
+
+static void look_at_cluster(struct node *n)
+{
+    struct engine_status *st = mem_alloc(sizeof(*st));
+    engine_status(n->engine, st);
+    for (size_t i = 0; i < CLUSTER_ALARMS; i++) {
+        const struct cluster_alarm *c = &cluster_alarms[i];
+        struct alarm *alarm = &n->alarms->alarms[CONDITIONS + i];
+        char text[256] = "";
+        alarm->code = c->code;
+        alarm->next_step = c->next_step;
+        alarm->severity = c->severity;
+        alarm->of_cluster = c->of_cluster;
+        judge(n->alarms, CONDITIONS + i, c->look(st, text, sizeof(text)), text);
+    }
+    free(st);
+}
+
 void alarms_look(struct node *n)
 {
     for (size_t i = 0; i < CONDITIONS; i++) {
         struct alarm *alarm = &n->alarms->alarms[i];
         char text[256] = "";
-        bool holds = conditions[i].look(n, text, sizeof(text));
-        if (holds)
-            snprintf(alarm->text, sizeof(alarm->text), "%s", text);
-        if (holds == n->alarms->raised[i])
-            continue;
-        n->alarms->raised[i] = holds;
         alarm->code = conditions[i].code;
         alarm->next_step = conditions[i].next_step;
-        alarm->since = wall_now();
-        tell(alarm, holds ? LOG_EV_ALARM : LOG_EV_ALARM_CLEARED);
+        alarm->severity = CONTROL_DEGRADED;
+        judge(n->alarms, i, conditions[i].look(n, text, sizeof(text)), text);
     }
+    if (n->engine)
+        look_at_cluster(n);
 }
 
 unsigned alarms_list(const struct node_alarms *a, struct alarm *out, unsigned max)
 {
     unsigned count = 0;
-    for (size_t i = 0; i < CONDITIONS && count < max; i++)
+    for (size_t i = 0; i < ALARMS && count < max; i++)
         if (a->raised[i])
             out[count++] = a->alarms[i];
     return count;

@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "node/batond.h"
+#include "node/control/cluster_alarms.h"
+#include "node/control/members.h"
 #include "node/control/sources.h"
 #include "node/http/http.h"
 
@@ -18,6 +20,7 @@ struct node_face {
     struct control_handlers *handlers;
     struct control_sources sources;
     struct control_peers peers;
+    char address[NETADDR_TEXT_MAX]; /* where other nodes reach this one */
     struct http *http;
     struct job oldest_job; /* looks for the oldest unit: a read, so on a helper */
     bool oldest_under_way;
@@ -63,6 +66,18 @@ static void refresh_oldest(struct node_face *f)
 
 /* --- for the control socket --- */
 
+/* True on a node alone, and on a witness, which needs none. */
+static bool has_lease(struct node *n)
+{
+    if (!n->engine)
+        return true;
+    struct engine_status *st = mem_alloc(sizeof(*st));
+    engine_status(n->engine, st);
+    bool lacks = cluster_lacks_lease(st);
+    free(st);
+    return !lacks;
+}
+
 static void overview(void *ctx, struct control_overview *out)
 {
     struct node_face *f = ctx;
@@ -73,14 +88,19 @@ static void overview(void *ctx, struct control_overview *out)
     store_stats(n->store, &disk);
     if (s.units > disk.units)
         s.units = disk.units; /* what has gone since the scheduler's snapshot */
+    const struct settings *set = n->settings;
     *out = (struct control_overview){.due = s.due,
         .deferred = s.units > busy ? s.units - busy : 0,
         .in_doubt = s.in_doubt,
         .oldest_age_s =
             s.units > 0 && f->oldest.ms > 0 ? (wall_now().ms - f->oldest.ms) / 1000 : -1,
-        .may_deliver = rights_may_deliver(n->rights),
-        .config_hash = settings_cluster_hash(n->settings),
-        .address = ""};
+        .may_deliver = rights_may_deliver(n->rights) && has_lease(n),
+        .config_hash = settings_cluster_hash(set),
+        .address = f->address,
+        .zone = set->cluster.zone,
+        .role = set->cluster.is_set ? set->cluster.role : NULL};
+    if (set->cluster.is_set)
+        netaddr_format(set->cluster.advertise, f->address);
 }
 
 static unsigned list_alarms(void *ctx, struct control_alarm *out, unsigned max)
@@ -90,7 +110,9 @@ static unsigned list_alarms(void *ctx, struct control_alarm *out, unsigned max)
     unsigned count = alarms_list(
         f->node->alarms, alarms, max < CONTROL_ALARMS_MAX ? max : CONTROL_ALARMS_MAX);
     for (unsigned i = 0; i < count; i++) {
-        out[i] = (struct control_alarm){.severity = CONTROL_DEGRADED};
+        out[i] = (struct control_alarm){.severity = alarms[i].severity,
+            .of_cluster = alarms[i].of_cluster,
+            .since = alarms[i].since};
         snprintf(out[i].code, sizeof(out[i].code), "%s", alarms[i].code);
         snprintf(out[i].text, sizeof(out[i].text), "%s", alarms[i].text);
         snprintf(out[i].next_step, sizeof(out[i].next_step), "%s", alarms[i].next_step);
@@ -153,10 +175,13 @@ static void reload(void *ctx, struct control_request *req)
 static bool ready_to_take(char *why, size_t why_size, void *ctx)
 {
     struct node *n = ((struct node_face *)ctx)->node;
+    enum err may = rights_may_accept(n->rights);
     if (n->stopping)
         snprintf(why, why_size, "stopping");
     else if (store_admit(n->store, 65536) != ERR_OK)
         snprintf(why, why_size, "the queue is full: new mail is refused with 452");
+    else if (n->engine && may != ERR_OK)
+        snprintf(why, why_size, "the cluster: %s", err_text(may));
     else
         return true;
     return false;
@@ -165,10 +190,32 @@ static bool ready_to_take(char *why, size_t why_size, void *ctx)
 static bool ready_to_deliver(char *why, size_t why_size, void *ctx)
 {
     struct node *n = ((struct node_face *)ctx)->node;
-    if (rights_may_deliver(n->rights))
+    if (!rights_may_deliver(n->rights))
+        snprintf(why, why_size, "no right to deliver");
+    else if (!has_lease(n))
+        snprintf(why, why_size, "no lease: batonctl status says why");
+    else
         return true;
-    snprintf(why, why_size, "no right to deliver");
     return false;
+}
+
+/* In the cluster at all: what rolls nodes one after the other waits for this. */
+static bool ready_as_member(char *why, size_t why_size, void *ctx)
+{
+    struct node *n = ((struct node_face *)ctx)->node;
+    if (!n->engine)
+        return true;
+    struct engine_status *st = mem_alloc(sizeof(*st));
+    engine_status(n->engine, st);
+    const struct engine_member *self = member_self(st);
+    if (!self)
+        snprintf(why, why_size, "not in the cluster %s", n->settings->cluster.name);
+    else if (self->state == MEMBER_DRAINING)
+        snprintf(why, why_size, "draining");
+    else if (st->state && strcmp(st->state, "ready") != 0)
+        snprintf(why, why_size, "%s", st->state);
+    free(st);
+    return why[0] == '\0';
 }
 
 static void more_metrics(struct buf *out, void *ctx)
@@ -218,6 +265,8 @@ static bool open_http(struct node_face *f, char *why, size_t why_size)
         return false;
     http_add_check(f->http, HTTP_READY, "intake", ready_to_take, f);
     http_add_check(f->http, HTTP_READY, "delivery", ready_to_deliver, f);
+    if (f->node->engine)
+        http_add_check(f->http, HTTP_READY, "cluster", ready_as_member, f);
     http_add_metrics(f->http, more_metrics, f);
     log_http(f);
     return true;

@@ -28,7 +28,11 @@ static void admin_done(struct engine_admin *call, void *owner)
         control_fail(a->req, 1, NULL, "%s", call->why);
     } else {
         json_t *o = json_object();
-        json_set_text(o, "text", slice_str(call->why));
+        char text[sizeof(call->node) + sizeof(call->why) + 2];
+        bool about_one = call->op != ENGINE_TOKEN && call->op != ENGINE_FORCE_CONFIG;
+        snprintf(text, sizeof(text), "%s%s%s", about_one ? call->node : "",
+            about_one ? " " : "", call->why);
+        json_set_text(o, "text", slice_str(text));
         if (call->op == ENGINE_TOKEN) {
             json_set_text(o, "token", slice_str(call->token));
             json_object_set_new(o, "for_s", json_integer(call->for_ms / 1000));

@@ -163,6 +163,7 @@ static json_t *alarms_json(
         json_set_text(one, "text", slice_str(alarms[i].text));
         json_set_text(one, "next_step", slice_str(alarms[i].next_step));
         json_object_set_new(one, "severity", json_string(severity[alarms[i].severity]));
+        json_object_set_new(one, "since", json_time(alarms[i].since));
         if (alarms[i].of_cluster)
             json_object_set_new(one, "cluster", json_true());
         json_array_append_new(list, one);

@@ -16,8 +16,8 @@ struct control_peers {
     void (*admin)(void *ctx, struct engine_admin *a);
 };
 
-/* A question of another node: {"command","args","by"}. Any thread; answered through
- * peers->answer exactly once, by this node's own part, unless the node stops. */
+/* A question of another node: {"command","args","by"}; taken. Any thread; answered
+ * through peers->answer exactly once, by this node's own part, unless the node stops. */
 struct control_handlers;
 void control_question(struct control_handlers *h, uint64_t token, json_t *question);
 

@@ -35,6 +35,7 @@ struct control_alarm {
     char text[256];
     char next_step[256];
     enum control_severity severity;
+    struct wall since;
     bool of_cluster; /* about the cluster, as this node sees it; not about this node */
 };
 #define CONTROL_ALARMS_MAX 32

@@ -270,12 +270,13 @@ void control_question(struct control_handlers *h, uint64_t token, json_t *questi
     const struct control_peers *peers = h->sources.peers;
     if (atomic_fetch_add(&h->served, 1) >= WIDE_SERVED_MAX) {
         atomic_fetch_sub(&h->served, 1);
+        json_decref(question);
         peers->answer(peers->ctx, token, refusal("this node is busy"));
         return;
     }
     struct served *s = mem_zalloc(sizeof(*s));
     s->handlers = h;
     s->token = token;
-    s->question = json_incref(question);
+    s->question = question;
     mailbox_post(loop_mailbox(h->loop), &s->mail, serve);
 }

@@ -130,7 +130,9 @@ static json_t *same_alarm(json_t *alarms, const json_t *alarm)
  * told in the words of whom we asked. */
 static void take_alarm(json_t *alarms, json_t *alarm, const char *node)
 {
-    if (!json_is_object(alarm) || !json_is_string(json_object_get(alarm, "code")))
+    const char *code = json_string_value(json_object_get(alarm, "code"));
+    /* Told below with the names of the keys. */
+    if (!json_is_object(alarm) || !code || strcmp(code, "settings_differ") == 0)
         return;
     json_t *known = same_alarm(alarms, alarm);
     if (!known) {

@@ -676,9 +676,7 @@ static json_t *answer_to(uint64_t token)
 
 static void question(uint64_t token, const char *text)
 {
-    json_t *q = parse(text);
-    control_question(handlers, token, q);
-    json_decref(q);
+    control_question(handlers, token, parse(text));
 }
 
 static void test_questions(void **state)
@@ -756,7 +754,7 @@ static void test_admin(void **state)
     (void)state;
     json_t *answer = ask_node("drain", "{\"node\":\"mx2\"}", nothing);
     assert_int_equal(exit_of(answer), 0);
-    assert_string_equal(text_of(at(answer, 0), "text"), "it is done");
+    assert_string_equal(text_of(at(answer, 0), "text"), "mx2 it is done");
     assert_null(json_object_get(at(answer, 0), "token"));
     assert_int_equal(last_admin.op, ENGINE_DRAIN);
     assert_string_equal(last_admin.node, "mx2");
