@@ -58,6 +58,7 @@ static bool is_key_of_other(
 
 static void close_lanes(struct peer *p)
 {
+    p->control_was_up = p->bulk_is_stale = false;
     for (unsigned i = 0; i < TRANSPORT_LANES; i++)
         lane_close(&p->lanes[i]);
     credit_out_end(&p->out);
@@ -232,6 +233,19 @@ bool transport_send_as_guest(struct transport *t, const struct transport_keys *i
 
 /* --- connections come and go --- */
 
+/* Credit comes and goes on the control lane. When that had to connect anew, an older bulk
+ * connection is dead or as good as dead: its heartbeats are patient, and the kernel
+ * repeats ever more seldom. It is opened anew from the next turn: this is called by its
+ * monitor's kind. */
+static void control_is_up(struct transport *t, struct peer *p)
+{
+    p->bulk_is_stale = p->lanes[TRANSPORT_BULK].is_connected && p->control_was_up;
+    p->control_was_up = true;
+    flow_ask(t, p);
+    if (p->in.id.number != 0)
+        flow_tell(t, p);
+}
+
 void transport_lane_changed(struct lane *lane)
 {
     struct transport *t = lane->t;
@@ -246,11 +260,8 @@ void transport_lane_changed(struct lane *lane)
         flow_begin(t, p);
     else if (lane->which == TRANSPORT_BULK)
         credit_out_end(&p->out);
-    else if (lane->is_connected) {
-        flow_ask(t, p);
-        if (p->in.id.number != 0)
-            flow_tell(t, p);
-    }
+    else if (lane->is_connected)
+        control_is_up(t, p);
     /* Told from a turn of our own: the engine may remove the peer when it hears it. */
     timer_set(&t->more, loop_now(t->loop));
 }
@@ -267,9 +278,23 @@ static void tell_links(struct transport *t)
     }
 }
 
+static void renew_bulk(struct transport *t)
+{
+    for (unsigned i = 0; i < PEERS_MAX; i++) {
+        struct peer *p = &t->peers[i];
+        if (!p->in_use || !p->bulk_is_stale)
+            continue;
+        p->bulk_is_stale = false;
+        lane_close(&p->lanes[TRANSPORT_BULK]);
+        credit_out_end(&p->out);
+        lane_open(&p->lanes[TRANSPORT_BULK], &t->keys, p->key, p->address);
+    }
+}
+
 static void more_fires(struct timer *timer)
 {
     struct transport *t = CONTAINER_OF(timer, struct transport, more);
+    renew_bulk(t);
     tell_links(t);
     receive_turn(t);
 }
@@ -486,7 +511,7 @@ static bool send_bulk(
     unsigned char front[HEAD_BULK] = {FRAME_DATA};
     uint64_t size = head.len + tail.len;
     (void)t;
-    if (credit_out_room(&p->out) < size)
+    if (credit_out_room(&p->out) < size || !p->lanes[TRANSPORT_CONTROL].is_connected)
         return false;
     put_u64(front + 1, p->out.id.instance);
     put_u64(front + 9, p->out.id.number);
@@ -522,7 +547,9 @@ bool transport_send(struct transport *t, uint64_t node, enum transport_lane lane
 uint64_t transport_room(const struct transport *t, uint64_t node)
 {
     unsigned i = index_of(t, node);
-    return i < PEERS_MAX ? credit_out_room(&t->peers[i].out) : 0;
+    return i < PEERS_MAX && t->peers[i].lanes[TRANSPORT_CONTROL].is_connected
+               ? credit_out_room(&t->peers[i].out)
+               : 0;
 }
 
 void transport_consumed(struct transport *t, uint64_t node, uint64_t bytes)

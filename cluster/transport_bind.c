@@ -18,6 +18,8 @@
 #define RCVHWM_CONTROL 64
 #define RCVHWM_BULK 16
 #define PORT_TRIES 64
+/* What the kernel may hold of the control lane before a heartbeat. */
+#define CONTROL_BUFFER (256 << 10)
 #define SELF_TEST_MS 5000
 #define STRANGER_MS 100
 
@@ -37,14 +39,26 @@ static void set_bytes(void *socket, int option, const void *bytes, size_t len)
             option, zmq_strerror(zmq_errno()));
 }
 
-void socket_set_common(void *socket, struct netaddr address)
+/* A heartbeat waits behind what its own end has sent: on the control lane little lies in
+ * the kernel, and three seconds of silence are a dead peer. On the bulk lane a full
+ * window on a slow link is silence for longer; the control lane speaks for it (see
+ * transport_lane_changed). */
+static void set_heartbeats(void *socket, enum transport_lane lane)
+{
+    bool is_bulk = lane == TRANSPORT_BULK;
+    socket_set_int(socket, ZMQ_HEARTBEAT_IVL, 1000);
+    socket_set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, is_bulk ? 30000 : 3000);
+    socket_set_int(socket, ZMQ_HEARTBEAT_TTL, is_bulk ? 30000 : 4000);
+    if (!is_bulk)
+        socket_set_int(socket, ZMQ_SNDBUF, CONTROL_BUFFER);
+}
+
+void socket_set_common(void *socket, struct netaddr address, enum transport_lane lane)
 {
     socket_set_int(socket, ZMQ_LINGER, 0);
     socket_set_int(socket, ZMQ_IPV6, address.ip.family == 6);
     socket_set_int(socket, ZMQ_HANDSHAKE_IVL, 5000);
-    socket_set_int(socket, ZMQ_HEARTBEAT_IVL, 1000);
-    socket_set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, 3000);
-    socket_set_int(socket, ZMQ_HEARTBEAT_TTL, 4000);
+    set_heartbeats(socket, lane);
     /* For what heartbeats do not see: a connection that waits in its handshake. */
     socket_set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     socket_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30);
@@ -75,7 +89,7 @@ static void router_open(struct transport *t, struct router *r, struct netaddr ad
     r->socket = zmq_socket(t->zmq, ZMQ_ROUTER);
     if (!r->socket)
         die("baton: libzmq cannot make a socket: %s", zmq_strerror(zmq_errno()));
-    socket_set_common(r->socket, address);
+    socket_set_common(r->socket, address, r->which);
     socket_set_int(r->socket, ZMQ_CURVE_SERVER, 1);
     set_bytes(r->socket, ZMQ_CURVE_SECRETKEY, t->keys.secret_key, TRANSPORT_KEY_BYTES);
     set_bytes(r->socket, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
@@ -182,7 +196,7 @@ static void trial_open(struct transport *t, struct trial *trial,
     trial->monitor = zmq_socket(t->zmq, ZMQ_PAIR);
     if (!trial->socket || !trial->monitor)
         die("baton: libzmq cannot make a socket: %s", zmq_strerror(zmq_errno()));
-    socket_set_common(trial->socket, address);
+    socket_set_common(trial->socket, address, which);
     socket_set_int(trial->socket, ZMQ_HANDSHAKE_IVL, handshake_ms);
     socket_set_curve_client(trial->socket, keys, t->keys.public_key);
     socket_set_int(trial->monitor, ZMQ_LINGER, 0);

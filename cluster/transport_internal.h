@@ -60,6 +60,7 @@ struct peer {
     struct netaddr address;
     struct lane lanes[TRANSPORT_LANES];
     bool told_up; /* the last word to events->link */
+    bool control_was_up, bulk_is_stale;
     struct mono heard;
     struct credit_out out;
     struct credit_in in;
@@ -140,8 +141,8 @@ bool transport_self_test(struct transport *t, char *why, size_t why_size);
 void socket_set_int(void *socket, int option, int value);
 void socket_set_curve_client(
     void *socket, const struct transport_keys *keys, const unsigned char *server_key);
-/* What both ends of every connection are told: heartbeats, limits, no lingering. */
-void socket_set_common(void *socket, struct netaddr address);
+/* What both ends of a lane's connections are told: heartbeats, limits, no lingering. */
+void socket_set_common(void *socket, struct netaddr address, enum transport_lane lane);
 /* "tcp://192.0.2.1:25": numeric by construction. */
 void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[96]);
 
