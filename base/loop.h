@@ -25,6 +25,9 @@ struct event_base *loop_event_base(struct loop *loop);
 struct mono loop_now(struct loop *loop);
 /* Called once after each round of events, before the loop sleeps again: for work gathered
  * during the round (a batch of posts, a log flush). At most 4 hooks. */
+/* Before loop_run. When thousands of pieces of mail come in a second, mail may gather for
+ * `us` (under a second) before it is handled; descriptors and timers wait with it. */
+void loop_nap(struct loop *loop, unsigned us);
 void loop_after_round(struct loop *loop, void (*run)(void *ctx), void *ctx);
 
 /* A watcher tells when a descriptor can be read or written. It does not own the fd. */

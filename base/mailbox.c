@@ -15,6 +15,8 @@
 struct mailbox {
     _Atomic(struct mail *) top; /* newest first */
     _Atomic uint32_t depth;
+    _Atomic bool
+        asleep; /* the receiver may be waiting for `fd`: who finds it so wakes it */
     int fd;
     void *owner;
 };
@@ -26,6 +28,7 @@ struct mailbox *mailbox_new(void *owner)
     if (box->fd < 0)
         die("baton: eventfd: %s", strerror(errno));
     box->owner = owner;
+    atomic_init(&box->asleep, true);
     return box;
 }
 
@@ -40,14 +43,16 @@ void mailbox_free(struct mailbox *box)
 void mailbox_post(struct mailbox *box, struct mail *mail, mail_fn *deliver)
 {
     mail->deliver = deliver;
+    atomic_fetch_add_explicit(&box->depth, 1, memory_order_relaxed);
     struct mail *top = atomic_load_explicit(&box->top, memory_order_relaxed);
     do {
         mail->next = top;
     } while (!atomic_compare_exchange_weak_explicit(
-        &box->top, &top, mail, memory_order_release, memory_order_relaxed));
-    atomic_fetch_add_explicit(&box->depth, 1, memory_order_relaxed);
-    if (top)
-        return; /* whoever found it empty has woken the receiver */
+        &box->top, &top, mail, memory_order_seq_cst, memory_order_relaxed));
+    /* Either the receiver, about to sleep, sees the mail, or we see it asleep: both sides
+     * are sequentially consistent. */
+    if (!atomic_load(&box->asleep) || !atomic_exchange(&box->asleep, false))
+        return; /* awake, or somebody else wakes it */
     uint64_t one = 1;
     while (write(box->fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
@@ -68,11 +73,7 @@ static struct mail *take_all(struct mailbox *box)
 
 unsigned mailbox_drain(struct mailbox *box)
 {
-    uint64_t count;
     unsigned handled = 0;
-    /* Clear the wake-up before taking: a post in between wakes again, never is lost. */
-    while (read(box->fd, &count, sizeof(count)) < 0 && errno == EINTR)
-        ;
     struct mail *mail = take_all(box);
     while (mail) {
         struct mail *next = mail->next;
@@ -84,12 +85,39 @@ unsigned mailbox_drain(struct mailbox *box)
     return handled;
 }
 
+bool mailbox_sleep(struct mailbox *box)
+{
+    atomic_store(&box->asleep, true);
+    if (!atomic_load(&box->top))
+        return true;
+    /* Whoever was quicker to clear it writes a wake-up that nobody needs: harmless. */
+    atomic_store(&box->asleep, false);
+    return false;
+}
+
+void mailbox_wake(struct mailbox *box)
+{
+    if (atomic_load_explicit(&box->asleep, memory_order_relaxed))
+        atomic_store_explicit(&box->asleep, false, memory_order_relaxed);
+}
+
+void mailbox_clear_fd(struct mailbox *box)
+{
+    uint64_t count;
+    while (read(box->fd, &count, sizeof(count)) < 0 && errno == EINTR)
+        ;
+}
+
 bool mailbox_wait(struct mailbox *box, int timeout_ms)
 {
-    if (atomic_load_explicit(&box->top, memory_order_acquire))
-        return true;
     struct pollfd p = {.fd = box->fd, .events = POLLIN};
-    return poll(&p, 1, timeout_ms) > 0;
+    while (mailbox_sleep(box)) {
+        if (poll(&p, 1, timeout_ms) <= 0)
+            break;
+        mailbox_clear_fd(box); /* and look again: it may be the wake-up of earlier mail */
+    }
+    mailbox_wake(box);
+    return atomic_load_explicit(&box->top, memory_order_acquire) != NULL;
 }
 
 int mailbox_fd(const struct mailbox *box)

@@ -2,7 +2,8 @@
 /* How threads talk: many post, one receives. Mail is intrusive (embed `struct mail` in
  * the message), so posting never allocates and never fails. A lock-free stack; the
  * receiver takes all of it at once and handles it in the order it was posted. The
- * receiver is woken through an eventfd only when the box was empty. Bounded: a requester
+ * receiver is woken through an eventfd, and only when it said that it goes to sleep: to
+ * post to a thread that is at work costs no system call. Bounded: a requester
  * keeps its own count of what it has under way; `mailbox_depth` tells the load, for
  * back-pressure at the place that creates work. */
 #ifndef BASE_MAILBOX_H
@@ -35,8 +36,13 @@ unsigned mailbox_drain(struct mailbox *box);
 /* Receiver only: sleeps until there is mail or `timeout_ms` have passed (-1: for ever).
  * True when there is mail. For threads that have no loop. */
 bool mailbox_wait(struct mailbox *box, int timeout_ms);
-/* Readable when there is mail; for loops. Cleared by mailbox_drain. */
+/* The parts of mailbox_wait, for loops. False: there is mail, do not sleep. True: the
+ * next post makes the descriptor readable, until mailbox_wake; what it holds is to be
+ * cleared. */
+bool mailbox_sleep(struct mailbox *box);
+void mailbox_wake(struct mailbox *box);
 int mailbox_fd(const struct mailbox *box);
+void mailbox_clear_fd(struct mailbox *box);
 /* Posted and not yet handled; approximate. */
 uint32_t mailbox_depth(const struct mailbox *box);
 

@@ -13,6 +13,8 @@
 #define SWEEP_MS 250
 #define EXPIRY_SWEEPS 240
 #define FORGET_SWEEPS 8
+/* Under load: news comes twice a message, and waking up for each costs more than it. */
+#define NAP_US 500
 /* Clock not trusted: look again later, do not expire. */
 #define CLOCK_WAIT_MS 600000
 /* An envelope in memory, roughly. */
@@ -456,6 +458,7 @@ void schedule_start(struct schedule *s, struct delivery_loop **loops, unsigned l
     s->loops = loops;
     s->loop_count = loop_count;
     loop_after_round(s->loop, flush_log, NULL);
+    loop_nap(s->loop, NAP_US);
     if (pthread_create(&s->thread, NULL, run, s) != 0)
         die("baton: cannot start the scheduler thread");
     pthread_setname_np(s->thread, "scheduler");

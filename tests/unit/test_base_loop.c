@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What has threads in base/: mailbox, workers, loop, timers, watchers. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -271,6 +272,52 @@ static void test_stop_from_another_thread(void **state)
     loop_free(NULL);
 }
 
+/* A loop that naps under load still handles all, in order, and one that does not, too:
+ * a post that finds it falling asleep wakes it. */
+struct counted {
+    struct mail mail;
+    struct loop *loop;
+    unsigned number, *next;
+    unsigned end;
+};
+
+static void count_in_order(struct mail *mail, void *owner)
+{
+    struct counted *c = CONTAINER_OF(mail, struct counted, mail);
+    (void)owner;
+    assert_int_equal(c->number, *c->next);
+    if (++*c->next == c->end)
+        loop_stop(c->loop);
+}
+
+static void check_flood(unsigned nap_us)
+{
+    enum { MANY = 20000 };
+    struct counted *all = mem_zalloc(MANY * sizeof(*all));
+    struct loop *loop = loop_new();
+    unsigned next = 0;
+    pthread_t thread;
+    loop_nap(loop, nap_us);
+    pthread_create(&thread, NULL, run_loop, loop);
+    for (unsigned i = 0; i < MANY; i++) {
+        all[i] = (struct counted){.loop = loop, .number = i, .next = &next, .end = MANY};
+        mailbox_post(loop_mailbox(loop), &all[i].mail, count_in_order);
+        if (i % 64 == 0)
+            sched_yield(); /* now and then it falls asleep between two posts */
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(next, MANY);
+    loop_free(loop);
+    free(all);
+}
+
+static void test_flood(void **state)
+{
+    (void)state;
+    check_flood(0);
+    check_flood(300);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_timer_moves),
         cmocka_unit_test(test_watcher),
         cmocka_unit_test(test_stop_from_another_thread),
+        cmocka_unit_test(test_flood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
