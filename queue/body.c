@@ -7,8 +7,11 @@
 #include "base/alloc.h"
 #include "base/crc32c.h"
 
-/* A small message takes one row; a big one soon takes a quarter of a MiB at a time. */
+/* A small message takes part of a row; a big one soon takes a quarter of a MiB at a time.
+ */
 #define CHUNK_ROWS_MAX 64u
+/* With the chunk's head and malloc's, 2 KiB. */
+#define SMALL_BYTES (2048u - 32u)
 
 struct body {
     atomic_uint refs;
@@ -35,13 +38,18 @@ struct body *body_ref(struct body *b)
     return b;
 }
 
+static uint32_t chunk_rows(const struct body_chunk *c)
+{
+    return (c->cap + BODY_ROW_BYTES - 1) / BODY_ROW_BYTES;
+}
+
 static void free_head(struct body *b)
 {
     struct body_chunk *c = b->head;
     b->head = c->next;
     if (!b->head)
         b->tail = NULL;
-    b->first_row += c->cap / BODY_ROW_BYTES;
+    b->first_row += chunk_rows(c);
     b->memory -= sizeof(*c) + c->cap;
     free(c);
 }
@@ -63,12 +71,14 @@ static uint32_t chunk_len(const struct body_chunk *c)
     return __atomic_load_n(&c->len, __ATOMIC_RELAXED);
 }
 
-static struct body_chunk *add_chunk(struct body *b)
+static struct body_chunk *add_chunk(struct body *b, size_t wanted)
 {
-    uint32_t rows = b->tail ? b->tail->cap / BODY_ROW_BYTES * 2 : 1;
+    uint32_t rows = b->tail ? chunk_rows(b->tail) * 2 : 1;
     if (rows > CHUNK_ROWS_MAX)
         rows = CHUNK_ROWS_MAX;
     uint32_t cap = rows * BODY_ROW_BYTES;
+    if (!b->tail && wanted <= SMALL_BYTES)
+        cap = SMALL_BYTES;
     struct body_chunk *c = mem_alloc(sizeof(*c) + cap);
     *c = (struct body_chunk){.cap = cap};
     if (b->tail)
@@ -78,6 +88,16 @@ static struct body_chunk *add_chunk(struct body *b)
     b->tail = c;
     b->memory += sizeof(*c) + cap;
     return c;
+}
+
+/* The first chunk of a small body becomes a whole row: nobody else looks at it yet, for a
+ * body that still grows is shared by its complete rows only. */
+static void grow_small(struct body *b)
+{
+    struct body_chunk *c = mem_realloc(b->head, sizeof(*c) + BODY_ROW_BYTES);
+    b->memory += BODY_ROW_BYTES - c->cap;
+    c->cap = BODY_ROW_BYTES;
+    b->head = b->tail = c;
 }
 
 static void remember_last(struct body *b, struct slice bytes)
@@ -96,8 +116,11 @@ void body_append(struct body *b, struct slice bytes)
     remember_last(b, bytes);
     while (bytes.len) {
         struct body_chunk *c = b->tail;
-        if (!c || c->len == c->cap)
-            c = add_chunk(b);
+        if (c && c->cap == SMALL_BYTES && bytes.len > c->cap - c->len)
+            grow_small(b);
+        else if (!c || c->len == c->cap)
+            add_chunk(b, bytes.len);
+        c = b->tail;
         uint32_t len = c->len;
         size_t n = bytes.len < c->cap - len ? bytes.len : c->cap - len;
         memcpy(c->bytes + len, bytes.ptr, n);
@@ -135,8 +158,8 @@ void body_rows_from(const struct body *b, uint32_t row, struct body_row_cursor *
 {
     const struct body_chunk *c = b->head;
     uint32_t base = b->first_row;
-    while (c && row - base >= c->cap / BODY_ROW_BYTES) {
-        base += c->cap / BODY_ROW_BYTES;
+    while (c && row - base >= chunk_rows(c)) {
+        base += chunk_rows(c);
         c = c->next;
     }
     *out = (struct body_row_cursor){
@@ -146,7 +169,7 @@ void body_rows_from(const struct body *b, uint32_t row, struct body_row_cursor *
 struct slice body_row_next(struct body_row_cursor *at)
 {
     const struct body_chunk *c = at->chunk;
-    if (c && at->at == c->cap) {
+    if (c && at->at >= c->cap) {
         c = at->chunk = c->next;
         at->at = 0;
     }
@@ -168,8 +191,8 @@ struct slice body_row(const struct body *b, uint32_t row)
 
 void body_drop_before(struct body *b, uint32_t row)
 {
-    while (b->head && b->head->len == b->head->cap &&
-           b->first_row + b->head->cap / BODY_ROW_BYTES <= row)
+    while (b->head && b->head->cap != SMALL_BYTES && b->head->len == b->head->cap &&
+           b->first_row + chunk_rows(b->head) <= row)
         free_head(b);
 }
 

@@ -14,7 +14,8 @@
 struct body_chunk {
     struct body_chunk *next;
     uint32_t len;
-    uint32_t cap; /* a multiple of BODY_ROW_BYTES */
+    uint32_t
+        cap; /* a multiple of BODY_ROW_BYTES; less than one in a small body's only one */
     char bytes[];
 };
 

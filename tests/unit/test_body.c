@@ -53,9 +53,9 @@ static void check(size_t size, size_t step)
 static void test_sizes(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {0, 1, 2, 3, 4, 5, 4075, 4076, 4077, 8152, 8153, 12228,
-        65216, 65217, 300000, 1100000};
-    static const size_t steps[] = {1, 7, 4076, 5000, 2000000};
+    static const size_t sizes[] = {0, 1, 2, 3, 4, 5, 2015, 2016, 2017, 4075, 4076, 4077,
+        8152, 8153, 12228, 65216, 65217, 300000, 1100000};
+    static const size_t steps[] = {1, 7, 2016, 4076, 5000, 2000000};
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         for (unsigned k = sizes[i] > 100000; k < sizeof(steps) / sizeof(steps[0]); k++)
             check(sizes[i], steps[k]);
