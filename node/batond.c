@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +140,15 @@ static void disk_failed(int signal_number)
     _exit(70);
 }
 
+/* A thread's heap would grow, and give back, by a few pages at a time: a system call
+ * every other message. Nothing but address space is taken ahead. */
+static void keep_memory(void)
+{
+    (void)mallopt(M_TOP_PAD, 16 << 20);
+    (void)mallopt(M_TRIM_THRESHOLD, 32 << 20);
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+}
+
 static int run(const char *file, struct settings *settings)
 {
     struct node n = {.config_file = file, .settings = settings};
@@ -149,6 +159,7 @@ static int run(const char *file, struct settings *settings)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGBUS, disk_failed);
     raise_file_limit();
+    keep_memory();
     log_say(LOG_EV_START, "batond %s, settings %s", BATON_VERSION, file);
     if (!node_start(&n)) {
         log_flush();
