@@ -3,6 +3,8 @@
  *   bench_store ops [DIR]: accept and settle in lockstep batches of 1, 32 and 128
  *   bench_store rate N [DIR [SIZE]]: N messages a second, each accepted and then settled,
  * as a busy relay has them bench_store history N DIR: N events a second into the history
+ *   bench_store cluster [DIR]: what a node of a cluster writes about a message: mail and
+ * row, row, outcome and row, removal and row
  *   bench_store fill N DIR: a queue of N units
  *   bench_store scan DIR: start-up on it, time and memory */
 #include <poll.h>
@@ -282,6 +284,70 @@ static int bench_history(unsigned rate, const char *dir)
     return 0;
 }
 
+/* --- a node of a cluster --- */
+
+#define CLUSTER_BATCH 128u
+#define CLUSTER_ROW 160 /* what the core's row about a unit takes, roughly */
+
+struct cluster_job {
+    struct store_cluster op;
+    struct store_settle settle;
+    struct store_row row;
+    struct unit_id id;
+    struct message *message;
+};
+
+static void submit_stage(struct bench *b, struct cluster_job *j, unsigned stage)
+{
+    static const char value[CLUSTER_ROW];
+    j->row.table = STORE_ROW_UNIT;
+    j->row.key_len = UNIT_ID_BYTES;
+    unit_id_key(j->id, j->row.key);
+    j->row.value = stage < 3 ? slice_make(value, sizeof(value)) : (struct slice){0};
+    j->settle = (struct store_settle){.unit = j->id};
+    j->op = (struct store_cluster){.op.kind = STORE_OP_CLUSTER,
+        .message = stage == 0 ? j->message : NULL,
+        .settle = stage == 2 ? &j->settle : NULL,
+        .remove = &j->id,
+        .remove_count = stage == 3,
+        .rows = &j->row,
+        .row_count = 1};
+    submit(b, &j->op.op);
+}
+
+static int bench_cluster(const char *dir)
+{
+    struct bench b = {0};
+    struct cluster_job *jobs = mem_zalloc(CLUSTER_BATCH * sizeof(*jobs));
+    struct body *body = make_body(1024);
+    double n = 0;
+    open_store(&b, dir, UINT64_C(4) << 30);
+    struct mono began = mono_now();
+    double cpu_began = cpu();
+    for (; mono_diff_ms(mono_now(), began) < 5000; n += CLUSTER_BATCH) {
+        for (unsigned i = 0; i < CLUSTER_BATCH; i++) {
+            jobs[i].message = make(&b, body);
+            jobs[i].id = (struct unit_id){jobs[i].message->id, 0};
+        }
+        for (unsigned stage = 0; stage < 4; stage++) {
+            for (unsigned i = 0; i < CLUSTER_BATCH; i++)
+                submit_stage(&b, &jobs[i], stage);
+            wait_for(&b, CLUSTER_BATCH);
+        }
+        for (unsigned i = 0; i < CLUSTER_BATCH; i++)
+            message_unref(jobs[i].message);
+    }
+    double wall = (double)mono_diff_ms(mono_now(), began) / 1e3;
+    printf(
+        "cluster, 1024 bytes, batch %u: %.0f messages/s, %.1f us CPU a message of four "
+        "operations\n",
+        CLUSTER_BATCH, n / wall, (cpu() - cpu_began) / n * 1e6);
+    body_unref(body);
+    free(jobs);
+    close_store(&b);
+    return 0;
+}
+
 static int bench_fill(unsigned count, const char *dir)
 {
     struct bench b = {0};
@@ -337,6 +403,8 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && strcmp(argv[1], "ops") == 0)
         return bench_ops(argc > 2 ? argv[2] : "bench-queue");
+    if (argc >= 2 && strcmp(argv[1], "cluster") == 0)
+        return bench_cluster(argc > 2 ? argv[2] : "bench-queue");
     if (argc >= 3 && strcmp(argv[1], "rate") == 0)
         return bench_rate((unsigned)strtoul(argv[2], NULL, 10),
             argc > 3 ? argv[3] : "bench-queue",
@@ -347,7 +415,8 @@ int main(int argc, char **argv)
         return bench_fill((unsigned)strtoul(argv[2], NULL, 10), argv[3]);
     if (argc == 3 && strcmp(argv[1], "scan") == 0)
         return bench_scan(argv[2]);
-    fprintf(stderr, "usage: bench_store ops [DIR] | rate N [DIR [SIZE]] | history N DIR "
+    fprintf(stderr, "usage: bench_store ops [DIR] | cluster [DIR] | rate N [DIR [SIZE]] "
+                    "| history N DIR "
                     "| fill N DIR | scan DIR\n");
     return 2;
 }
