@@ -192,7 +192,8 @@ static void write_rows(struct copy_in *c)
     c->rows = (struct store_body_rows){.id = rows_unit_id(&c->id).msg,
         .body = c->record->message->body,
         .first_row = c->rows_sent,
-        .row_count = complete - c->rows_sent};
+        .row_count = complete - c->rows_sent,
+        .copy = true};
     c->rows.op.kind = STORE_OP_BODY_ROWS;
     c->rows.op.reply_to = e->box;
     c->rows.op.done = rows_written;

@@ -328,7 +328,8 @@ void engine_store_health(struct engine *e)
 {
     int64_t ms = store_commit_age_ms(e->deps.store);
     uint64_t age = ms > 1000 ? (uint64_t)ms * CORE_MS : 0;
-    bool full = store_admit(e->deps.store, 0) != ERR_OK;
+    /* Of copies: the intake asks for itself, and stops earlier. */
+    bool full = store_admit_copy(e->deps.store, 0) != ERR_OK;
     if (age == 0 && e->told_age_ns == 0 && full == e->told_full)
         return;
     struct core_event event = {.kind = EV_STORAGE_HEALTH};
