@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must happen when a cluster of real processes is in trouble. Short forms, for every run;
+tests/soak/cluster does the same for hours. BATON_CLUSTER_ROUNDS: how often a node dies with its disk."""
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from cluster import LEASE, Cluster, Load
+from harness import wait_until
+from sink import Sink
+
+ROUNDS = int(os.environ.get("BATON_CLUSTER_ROUNDS", "2"))
+# Ownership moves within the lease and what finding out takes.
+TAKEOVER = LEASE + 6
+
+
+@pytest.fixture
+def three(sink):
+    with Cluster(3, sink) as c:
+        yield c
+
+
+def stuck(sink, domain="stuck.test"):
+    """A destination that defers, so that mail stays queued."""
+    sink.rcpt = lambda a: "450 4.2.0 later" if a.endswith(domain) else None
+
+
+def owners(cluster, node):
+    return {u["id"]: u["node"] for u in node.ctl_json("queue", "ls")}
+
+
+def test_250_means_two_disks(three):
+    stuck(three.sink)
+    ids = [n.send(to="x@stuck.test", ident=f"two-{n.name}").rsplit(" ", 1)[-1] for n in three.nodes]
+    rows = {u["id"]: u for u in three["mx1"].ctl_json("queue", "ls")}
+    for ident in ids:
+        assert rows[ident]["copies"] == 2
+    held = sum(n["copies_held"] for n in three["mx1"].status()["nodes"])
+    assert held == 3  # each message has one holder that is not its owner
+
+
+def test_any_node_answers_for_all(three):
+    stuck(three.sink)
+    ident = three["mx1"].send(to="x@stuck.test")
+    for n in three.nodes:
+        assert set(n.members()) == {"mx1", "mx2", "mx3"}
+        assert ident in {u["id"] for u in n.ctl_json("queue", "ls")}
+        assert any(e["event"] == "received" for e in n.ctl_json("trace", ident))
+
+
+def test_dead_node_with_its_disk_loses_nothing(three):
+    """kill -9 under load, the disk deleted too; it joins again under its name."""
+    with Load(three.nodes) as load:
+        for _ in range(ROUNDS):
+            load.wait_more(60)
+            victim = random.choice(three.nodes)
+            victim.kill()
+            victim.wipe()
+            load.wait_more(40)
+            helper = next(n for n in three.nodes if n.alive())
+            wait_until(lambda: helper.members()[victim.name]["session"] == "fenced", 2 * TAKEOVER, "the fence")
+            victim.join(helper)
+            three.settled(3, timeout=90)
+    three.balance(load)
+
+
+def test_takeover_in_time(three):
+    """Mail of a dead owner is in another node's hands within lease + 6 s, and goes out."""
+    stuck(three.sink)
+    for i in range(30):
+        three["mx1"].send(to="x@stuck.test", ident=f"t{i}")
+    started = time.monotonic()
+    three["mx1"].kill()
+    heirs = [three["mx2"], three["mx3"]]
+    wait_until(lambda: set(owners(three, heirs[0]).values()) <= {"mx2", "mx3"}, TAKEOVER + 3, "the takeover")
+    took = time.monotonic() - started
+    three.sink.rcpt = lambda a: None
+    wait_until(lambda: {m.id() for m in three.sink.messages} >= {f"t{i}" for i in range(30)}, 30, "their delivery")
+    print(f"takeover took {took:.1f} s")
+    assert took <= TAKEOVER + 1
+
+
+@pytest.mark.parametrize("seconds", [2, LEASE + 8])
+def test_stopped_owner_sends_no_dot_after_its_lease(three, seconds):
+    with Load(three.nodes, rate=40) as load:
+        load.wait_more(60)
+        victim = three["mx2"]
+        victim.process.send_signal(signal.SIGSTOP)
+        stopped = time.monotonic()
+        load.nodes = [n for n in three.nodes if n is not victim]
+        wait_until(lambda: time.monotonic() - stopped > seconds, seconds + 5)
+        victim.process.send_signal(signal.SIGCONT)
+        load.wait_more(30)
+    three.settled(3, timeout=60)
+    three.balance(load)
+
+
+def test_all_killed_at_once(three):
+    stuck(three.sink, "dest.test")
+    with Load(three.nodes) as load:
+        load.wait_more(120)
+        for n in three.nodes:
+            n.process.send_signal(signal.SIGKILL)
+    for n in three.nodes:
+        n.process.wait()
+    three.sink.rcpt = lambda a: None
+    order = list(three.nodes)
+    random.shuffle(order)
+    for n in order:
+        n.start()
+    three.settled(3, timeout=90)
+    three.balance(load)
+
+
+def test_rolling_restart_moves_nothing(three):
+    """No takeover of mail whose node said that it will be back, and no copy storm."""
+    stuck(three.sink)
+    for n in three.nodes:
+        for i in range(10):
+            n.send(to="x@stuck.test", ident=f"{n.name}-{i}")
+    before = owners(three, three["mx1"])
+    with Load(three.nodes, rate=60) as load:
+        for n in three.nodes:
+            load.wait_more(30)
+            n.stop()
+            n.start()
+            three.settled(3, timeout=60)
+        load.wait_more(30)
+    assert owners(three, three["mx1"]) == before
+    assert not [r for n in three.nodes for r in n.records("takeover", since_start=False)]
+    three.sink.rcpt = lambda a: None
+    assert load.longest_pause() < 2 + 0.5
+    three.balance(load)
+
+
+def test_two_nodes_and_one_dies(sink):
+    """Accepts (copies short, shown), delivers its own at once, takes over only when told."""
+    with Cluster(2, sink) as c:
+        stuck(sink)
+        a, b = c.nodes
+        mine = b.send(to="x@stuck.test", ident="of-the-dead")
+        b.kill()
+        a.send(ident="while-alone")
+        sink.wait_for(lambda m: m.id() == "while-alone", 15)
+        status = a.ctl("status", "--json", check=False)
+        assert status.returncode in (2, 3)
+        stuck(sink, "late.test")
+        a.send(to="x@late.test", ident="short")
+        wait_until(lambda: a.status()["queue"]["copies_short"] >= 1, 10, "copies short shown")
+        # not told: it stays the dead one's
+        assert owners(c, a)[mine] == "mx2"
+        assert not any(m.id() == "of-the-dead" for m in sink.messages)
+        a.ctl("force-fence", "mx2", "--i-have-powered-off", "mx2")
+        sink.wait_for(lambda m: m.id() == "of-the-dead", 30)
+
+
+def test_one_grows_to_three_and_shrinks(sink):
+    with Cluster(1, sink) as c:
+        with Load(c.nodes, rate=80) as load:
+            load.wait_more(50)
+            for _ in range(2):
+                c.add().join(c["mx1"])
+                c.settled(len(c.nodes), timeout=90)
+                load.wait_more(50)
+            gone = c["mx3"]
+            load.nodes = c.nodes[:2]
+            c["mx1"].ctl("drain", "mx3", "--wait")
+            c["mx1"].ctl("remove", "mx3")
+            gone.stop()
+            load.wait_more(50)
+            c.settled(2, timeout=60)
+        assert load.longest_pause() < 2.5
+        c.balance(load)
+
+
+def test_slow_disk_steps_aside(three):
+    """Flushes that take 10 s: the node gives its mail away; the cluster goes on; status says why."""
+    with Load(three.nodes, rate=40) as load:
+        load.wait_more(40)
+        victim = three["mx3"]
+        load.nodes = three.nodes[:2]
+        victim.world.set(flush_ms=10_000)
+        load.wait_more(80, timeout=60)
+        wait_until(lambda: any("disk" in a["text"] or "storage" in a["text"]
+                               for a in three["mx1"].status()["alarms"]), 60, "an alarm about the disk")
+        victim.world.set(flush_ms=0)
+    three.settled(3, timeout=90)
+    three.balance(load)
+
+
+def test_failing_disk_ends_the_node(three):
+    """EIO on a flush: nobody knows what is on disk, so the process ends, and says so."""
+    with Load(three.nodes, rate=40) as load:
+        load.wait_more(40)
+        victim = three["mx3"]
+        victim.world.set(flush_errno=5)
+        assert victim.process.wait(20) != 0
+        assert "error" in victim.tail(5).lower()
+        load.wait_more(80)
+        victim.world.set(flush_errno=0)
+        victim.start()
+        three.settled(3, timeout=90)
+    three.balance(load)
+
+
+def test_full_disk_refuses_and_the_others_go_on(three):
+    with Load(three.nodes[:2], rate=40) as load:
+        three["mx3"].world.set(allocate_errno=28)
+        load.wait_more(100)
+        three["mx3"].world.set(allocate_errno=0)
+    three.settled(3, timeout=60)
+    three.balance(load)
+
+
+@pytest.mark.parametrize("years", [14, -56])
+def test_wall_clock_of_one_node_jumps(three, years):
+    """To 2040 or 1970: nothing expires, nothing is put aside, an alarm."""
+    stuck(three.sink)
+    for n in three.nodes:
+        n.send(to="x@stuck.test", ident=f"clock-{n.name}")
+    three["mx2"].world.set(wall_seconds=years * 365 * 86400)
+    wait_until(lambda: any("clock" in a["code"] for a in three["mx1"].status()["alarms"]), 30, "the alarm")
+    status = three["mx1"].status()
+    assert status["queue"]["messages"] == 3 and status["queue"]["quarantined"] == 0
+    assert not [r for n in three.nodes for r in n.records("expired")]
+    three["mx2"].world.set(wall_seconds=0)
+    three.sink.rcpt = lambda a: None
+    for n in three.nodes:
+        three.sink.wait_for(lambda m, n=n: m.id() == f"clock-{n.name}", 30)
+
+
+def test_node_back_after_a_week_delivers_nothing_stale(three):
+    """Its old queue was taken over and delivered meanwhile."""
+    stuck(three.sink)
+    for i in range(10):
+        three["mx1"].send(to="x@stuck.test", ident=f"old-{i}")
+    three["mx1"].kill()
+    three.sink.rcpt = lambda a: None
+    three.sink.wait(10, timeout=2 * TAKEOVER + 30)
+    wait_until(lambda: not three["mx2"].ctl_json("queue", "ls"), 30, "an empty queue")
+    for n in three.nodes:
+        n.world.set(wall_seconds=7 * 86400)
+    three["mx1"].start()
+    three.settled(3, timeout=90)
+    wait_until(lambda: not three["mx1"].ctl_json("queue", "ls"), 60, "the old copies to go")
+    assert len(three.sink.messages) == 10
