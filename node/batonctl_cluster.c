@@ -136,8 +136,8 @@ int run_member(struct ctl *ctl, const struct command_line *line)
 
 struct drained {
     const char *node;
-    bool there, answered, left, any;
-    int64_t queued, copies, members;
+    bool there, answered, any;
+    int64_t queued, copies, stored;
 };
 
 static void drain_line(struct ctl *ctl, json_t *row, void *ctx)
@@ -145,25 +145,26 @@ static void drain_line(struct ctl *ctl, json_t *row, void *ctx)
     struct drained *d = ctx;
     (void)ctl;
     d->any = true;
-    d->members++;
     if (!slice_eq(get_text(row, "id"), slice_str(d->node)))
         return;
     d->there = true;
-    d->left = slice_eq(get_text(row, "member"), SLICE("left"));
-    d->answered = json_is_integer(json_object_get(row, "queued"));
+    d->answered = json_is_integer(json_object_get(row, "stored"));
     d->queued = get_int(row, "queued");
     d->copies = get_int(row, "copies_held");
+    d->stored = get_int(row, "stored");
 }
 
+/* All that is on its disk goes: its own mail to others, copies to other holders. */
 static void print_progress(const struct drained *d)
 {
     char queued[32], copies[32];
-    count_format(d->queued, queued);
-    count_format(d->copies, copies);
+    int64_t own = d->queued < d->stored ? d->queued : d->stored;
+    count_format(own, queued);
+    count_format(d->stored - own, copies);
     if (d->answered)
         printf("%s: %s %s and %s %s to hand over\n", d->node, queued,
-            plural(d->queued, "message", "messages"), copies,
-            plural(d->copies, "copy", "copies"));
+            plural(own, "message", "messages"), copies,
+            plural(d->stored - own, "copy", "copies"));
     else
         printf("%s does not answer; it goes on when it is back\n", d->node);
     fflush(stdout);
@@ -177,41 +178,49 @@ static void keep_status(struct ctl *ctl, json_t *object, void *ctx)
     *kept = json_incref(object);
 }
 
-/* That nothing is left: it is no member any more, which it becomes only with an empty
- * index; and what the others say of their copies. */
+/* Nothing is left: its store has no mail, neither own nor for others, and the others are
+ * not short of copies; or it has left the cluster, which only an empty one does. */
 static int print_proof(struct ctl *ctl, const struct drained *d)
 {
     json_t *status = NULL;
-    char left[32], short_of[32];
+    char short_of[32];
     ctl_call(ctl, "status", json_object(), false, keep_status, &status);
     if (!status)
         return EXIT_NO_ANSWER;
     const json_t *cluster = json_object_get(status, "cluster"),
                  *queue = json_object_get(status, "queue");
-    count_format(get_int(cluster, "nodes"), left);
     count_format(get_int(queue, "copies_short"), short_of);
-    printf("%s holds nothing any more and has left the cluster ", d->node);
+    printf("%s holds nothing: %s; cluster ", d->node,
+        d->there ? "no message and no copy is in its store" : "it has left");
     text_put(get_text(cluster, "name"));
-    printf(" (configuration %" PRId64 ", %s %s; %s short of copies)\n",
-        get_int(cluster, "version"), left,
-        plural(get_int(cluster, "nodes"), "member", "members"), short_of);
+    printf(", configuration %" PRId64 ", %s short of copies\n",
+        get_int(cluster, "version"), short_of);
+    if (d->there)
+        printf("  next: stop batond there, then batonctl remove %s; or batonctl undrain "
+               "%s\n",
+            d->node, d->node);
     json_decref(status);
     return EXIT_WELL;
 }
 
+/* Twice empty: what was on its way when it was told has arrived. */
+#define EMPTY_LOOKS 2
+
 static int watch_drain(struct ctl *ctl, const char *node)
 {
     struct ctl quiet = *ctl;
-    struct drained before = {.queued = -1};
+    struct drained before = {.stored = -1};
+    unsigned empty = 0;
     quiet.json = false;
     for (;;) {
         struct drained now = {.node = node};
         int code = ctl_call(&quiet, "node ls", json_object(), false, drain_line, &now);
         if (code != EXIT_WELL || !now.any)
             return code == EXIT_WELL ? EXIT_NO_ANSWER : code;
-        if (!now.there || now.left)
+        empty = now.answered && now.stored == 0 ? empty + 1 : 0;
+        if (!now.there || empty == EMPTY_LOOKS)
             return print_proof(&quiet, &now);
-        if (now.queued != before.queued || now.copies != before.copies ||
+        if (now.queued != before.queued || now.stored != before.stored ||
             now.answered != before.answered)
             print_progress(&now);
         before = now;

@@ -57,13 +57,14 @@ const struct command commands[] = {
         "Good for one node. Put it into the file that cluster.join names there.\n", 0, 0,
         {{"--for", "DURATION", "how long it is good: 1m to 7d (1h)"}}, run_cluster_token},
     {"node ls", "", "the members of the cluster", "", 0, 0, {{0}}, run_node_ls},
-    {"drain", "NODE", "hand over all that a node holds, then let it leave",
-        "It takes no new mail from then on. Stops of this command do not stop it; "
+    {"drain", "NODE", "let a node hand over all that it holds",
+        "It takes no new mail from then on, and stays a member until it is stopped and "
+        "removed. Stops of this command do not stop it; "
         "undrain "
         "does.\n",
         1, 1, {{"--wait", NULL, "show the progress, until nothing is left"}}, run_drain},
     {"undrain", "NODE", "let a node that drains stay", "", 1, 1, {{0}}, run_member},
-    {"remove", "NODE", "forget a node that is dead for ever",
+    {"remove", "NODE", "take a node out that is drained and stopped, or dead for ever",
         "Its mail is delivered by those who have its copies. Its disk must not come "
         "back.\n",
         1, 1, {{0}}, run_member},

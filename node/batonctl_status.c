@@ -205,6 +205,22 @@ static void print_egress(const struct ctl *ctl, const json_t *egress)
     table_print(ctl, &t);
 }
 
+/* "mx2, mx3: " before what is about single nodes of a cluster. */
+static void print_whose(const json_t *alarm)
+{
+    const json_t *nodes = json_object_get(alarm, "nodes");
+    size_t i;
+    json_t *name;
+    if (get_bool(alarm, "cluster"))
+        return;
+    json_array_foreach(nodes, i, name)
+    {
+        fputs(i ? ", " : "", stdout);
+        text_put(slice_make(json_string_value(name), json_string_length(name)));
+    }
+    fputs(json_array_size(nodes) ? ": " : "", stdout);
+}
+
 static void print_alarms(const struct ctl *ctl, const json_t *alarms)
 {
     size_t i;
@@ -217,6 +233,7 @@ static void print_alarms(const struct ctl *ctl, const json_t *alarms)
                                                                      : PLAIN;
         putchar('\n');
         paint(ctl, colour, "%s  ", colour == PLAIN ? "note" : "ALARM");
+        print_whose(one);
         text_put(get_text(one, "text"));
         printf(" (");
         text_put(get_text(one, "code"));

@@ -107,6 +107,7 @@ static unsigned list_alarms(void *ctx, struct control_alarm *out, unsigned max)
 {
     struct node_face *f = ctx;
     struct alarm alarms[CONTROL_ALARMS_MAX];
+    alarms_look(f->node); /* as it is now, not as it was up to a second ago */
     unsigned count = alarms_list(
         f->node->alarms, alarms, max < CONTROL_ALARMS_MAX ? max : CONTROL_ALARMS_MAX);
     for (unsigned i = 0; i < count; i++) {

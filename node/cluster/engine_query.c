@@ -64,7 +64,8 @@ static uint64_t get(const unsigned char *at, int bytes)
     return v;
 }
 
-static void send_text(
+/* False: not all of it is on its way. */
+static bool send_text(
     struct engine *e, uint64_t peer, int kind, uint64_t number, struct slice text)
 {
     unsigned char head[HEADER_BYTES] = {
@@ -76,8 +77,9 @@ static void send_text(
         if (!transport_send(e->transport, peer, TRANSPORT_CONTROL,
                 slice_make(head, sizeof(head)),
                 slice_head(slice_from(text, at), PIECE_BYTES)))
-            return;
+            return false;
     }
+    return true;
 }
 
 /* True when all of it is here. A piece out of its turn is passed over. */
@@ -137,15 +139,19 @@ static void list_peers(struct engine *e, struct engine_query *q)
     }
 }
 
+/* Nobody waits for a node that is not connected: it cannot answer. */
 static void ask_all(struct engine *e, struct query_out *o)
 {
     struct engine_query *q = o->q;
     char *text = json_dumps(q->question, JSON_COMPACT);
-    if (text && strlen(text) <= QUERY_BYTES_MAX)
-        for (unsigned i = 0; i < q->answer_count; i++)
-            send_text(e, q->answers[i].node, QUERY_QUESTION, o->by_number.key.v[0],
-                slice_str(text));
+    bool fits = text && strlen(text) <= QUERY_BYTES_MAX;
+    for (unsigned i = 0; i < q->answer_count; i++)
+        if (!fits || !send_text(e, q->answers[i].node, QUERY_QUESTION,
+                         o->by_number.key.v[0], slice_str(text)))
+            o->open--;
     free(text);
+    if (o->open == 0)
+        query_end(e, o);
 }
 
 static void question_came(struct mail *mail, void *owner)

@@ -156,7 +156,7 @@ const struct cluster_alarm cluster_alarms[CLUSTER_ALARMS] = {
     {"no_lease", no_lease, CONTROL_AT_RISK, false,
         "start the voters that are down (batonctl node ls) and mend the network between "
         "them; when a majority is lost for ever: batonctl force-config"},
-    {"not_a_member", not_a_member, CONTROL_AT_RISK, false,
+    {"not_a_member", not_a_member, CONTROL_DEGRADED, false,
         "when it joins: see its log; when it was removed: give it an empty data_dir and "
         "a "
         "token of batonctl cluster token"},

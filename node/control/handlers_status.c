@@ -219,6 +219,7 @@ static json_t *node_json(const struct control_handlers *h,
         n, "queued", json_integer((json_int_t)(cl ? cl->owned : st->units)));
     json_object_set_new(
         n, "copies_held", json_integer(cl ? (json_int_t)cl->copies_held : 0));
+    json_object_set_new(n, "stored", json_integer((json_int_t)st->units));
     if (cl)
         add_lease(n, cl);
     json_object_set_new(n, "received_total", count_json(METRIC_received_total));

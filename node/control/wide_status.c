@@ -153,12 +153,16 @@ static void add_alarm(json_t *alarms, const char *code, const char *severity,
     buf_clear(text);
 }
 
-static void silent_alarm(const struct wide *w, json_t *alarms, struct buf *text)
+/* Of those that are known to be down an alarm tells already. */
+static void silent_alarm(const struct wide *w, const struct engine_status *st,
+    json_t *alarms, struct buf *text)
 {
     unsigned count = 0;
-    for (unsigned i = 0; i < w->count; i++)
-        if (!w->parts[i].answer)
+    for (unsigned i = 0; i < w->count; i++) {
+        const struct engine_member *m = member_find(st, w->parts[i].name);
+        if (!w->parts[i].answer && !(m && m->view == 2))
             buf_printf(text, "%s%s", count++ ? ", " : "", w->parts[i].name);
+    }
     if (!count)
         return;
     buf_append_str(text, " did not answer: the figures are without ");
@@ -228,7 +232,7 @@ static void version_alarm(const struct wide *w, json_t *alarms, struct buf *text
         "finish the upgrade: one node after the other", text);
 }
 
-static json_t *merge_alarms(const struct wide *w)
+static json_t *merge_alarms(const struct wide *w, const struct engine_status *st)
 {
     json_t *alarms = json_array(), *alarm;
     struct buf text;
@@ -238,7 +242,7 @@ static json_t *merge_alarms(const struct wide *w)
         json_array_foreach(json_object_get(status_of(&w->parts[i]), "alarms"), at, alarm)
             take_alarm(alarms, alarm, w->parts[i].name);
     }
-    silent_alarm(w, alarms, &text);
+    silent_alarm(w, st, alarms, &text);
     settings_alarms(w, alarms, &text);
     version_alarm(w, alarms, &text);
     buf_fini(&text);
@@ -266,8 +270,8 @@ static void merge_status(struct wide *w)
 {
     const struct control_peers *peers = w->handlers->sources.peers;
     struct engine_status *st = mem_alloc(sizeof(*st));
-    json_t *s = json_object(), *alarms = merge_alarms(w);
     peers->status(peers->ctx, st);
+    json_t *s = json_object(), *alarms = merge_alarms(w, st);
     json_object_set_new(s, "cluster", cluster_json(st));
     json_object_set_new(s, "nodes", merge_nodes(w, st));
     json_object_set_new(s, "queue", merge_sums(w, "queue"));

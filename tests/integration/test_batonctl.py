@@ -264,9 +264,10 @@ def test_cluster_commands_say_what_they_want():
 def test_drain_waits_for_proof():
     class Draining(Node):
         def serve(self):
-            self.steps = [[member("mx1"), member("mx2", member="draining", queued=5, copies_held=9), end()],
+            self.steps = [[member("mx1"), member("mx2", member="draining", queued=5, copies_held=9, stored=14), end()],
                           [member("mx1"), {"id": "mx2", "member": "draining", "answered": False}, end()],
-                          [member("mx1"), end()]]
+                          [member("mx2", queued=0, stored=0), end()], [member("mx2", queued=0, stored=1), end()],
+                          [member("mx2", queued=0, stored=0), end()], [member("mx2", queued=0, stored=0), end()]]
             super().serve()
 
         @property
@@ -284,7 +285,10 @@ def test_drain_waits_for_proof():
     assert out.returncode == 0
     assert out.stdout.splitlines() == [
         "mx2 drains", "mx2: 5 messages and 9 copies to hand over", "mx2 does not answer; it goes on when it is back",
-        "mx2 holds nothing any more and has left the cluster prod (configuration 4, 1 member; 0 short of copies)"]
+        "mx2: 0 messages and 0 copies to hand over", "mx2: 0 messages and 1 copy to hand over",
+        "mx2: 0 messages and 0 copies to hand over",
+        "mx2 holds nothing: no message and no copy is in its store; cluster prod, configuration 4, 0 short of copies",
+        "  next: stop batond there, then batonctl remove mx2; or batonctl undrain mx2"]
 
 
 def test_cluster_init(tmp_path):

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""batonctl and the probes in a cluster of real nodes: every node answers for all of them."""
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from cluster import Cluster
+from harness import wait_until
+from sink import Sink
+
+
+@pytest.fixture(scope="module")
+def sink():
+    with Sink() as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def three(sink):
+    with Cluster(3, sink, retry="{first: 2s, max: 4s, give_up: 1h, delay_warning: 0s}") as c:
+        c.settled(n_up=3)
+        for n in c.nodes:
+            wait_until(lambda n=n: {m["lease"] for m in n.status()["nodes"]} == {"held"}, 30, "leases")
+        yield c
+
+
+def get(node, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node.ports['api']}{path}", timeout=10) as r:
+            return r.status, r.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+
+
+def alarms(status):
+    return {a["code"]: a for a in status["alarms"]}
+
+
+def test_every_node_says_the_same(three):
+    wanted = {"mx1", "mx2", "mx3"}
+    for node in three.nodes:
+        status = node.status()
+        rows = {n["id"]: n for n in status["nodes"]}
+        assert set(rows) == wanted and status["cluster"]["name"] == "test"
+        assert {n["member"] for n in rows.values()} == {"up"}
+        assert all(n["lease"] == "held" and n["lease_ms"] > 0 for n in rows.values())
+        assert [rows[n]["address"] for n in sorted(wanted)] == [f"127.0.0.1:{n.port}" for n in three.nodes]
+        assert {n["config"] for n in rows.values()} == {rows["mx1"]["config"]}
+        assert {n["id"] for n in node.ctl_json("node", "ls")} == wanted
+        assert node.ctl("status", check=False).stdout.startswith("test: ")
+        assert not set(alarms(status)) & {"no_lease", "node_down", "no_answer", "settings_differ", "copies_short"}
+
+
+def test_probes(three):
+    node = three["mx2"]
+    wait_until(lambda: get(node, "/readyz")[0] == 200, 20, "readiness")
+    text = get(node, "/metrics")[1]
+    values = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("baton_cluster")}
+    assert values["baton_cluster_members"] == 3 and values["baton_cluster_members_dead"] == 0
+    assert 1 <= values["baton_cluster_lease_seconds"] <= 15
+    assert values["baton_cluster_frames_sent_total"] > 0 and values["baton_cluster_bytes_received_total"] > 0
+
+
+def test_queue_and_trace_from_anywhere(three, sink):
+    sink.rcpt = lambda *a: "451 4.3.0 later"
+    try:
+        ids = [three[f"mx{i % 3 + 1}"].send(to=f"u{i}@dest.test") for i in range(9)]
+        owners = {ids[i]: f"mx{i % 3 + 1}" for i in range(9)}
+
+        def all_deferred():
+            rows = three["mx2"].ctl_json("queue", "ls")
+            return len(rows) == 9 and all(r["recipients"][0]["state"] == "deferred" for r in rows)
+        wait_until(all_deferred, 30, "nine deferred messages")
+        for node in three.nodes:
+            rows = node.ctl_json("queue", "ls")
+            assert [r["id"] for r in rows] == sorted(ids)
+            assert {r["id"]: r["node"] for r in rows} == owners
+            assert {r["copies"] for r in rows} == {2}
+            assert len(node.ctl_json("queue", "ls", "--limit", "4")) == 4
+            assert {r["id"] for r in node.ctl_json("queue", "ls", "--node", "mx3")} == \
+                {i for i in ids if owners[i] == "mx3"}
+            shape = {r["domain"]: r for r in node.ctl_json("queue", "shape")}
+            assert shape["TOTAL"]["units"] == 9 and shape["dest.test"]["recipients"] == 9
+            (shown,) = node.ctl_json("queue", "show", ids[0])
+            assert shown["node"] == "mx1" and shown["copies"] == 2
+            wait_until(lambda n=node: n.status()["queue"]["messages"] == 9, 10, "the sum of all nodes")
+            events = node.ctl_json("trace", ids[4])
+            assert [e["event"] for e in events][:2] in (["received", "replicated"], ["replicated", "received"])
+            assert events[-1]["event"] == "deferred" and events[0]["node"] == "mx2"
+            last = node.ctl_json("events", "--last", "2000")
+            assert {e["node"] for e in last} == {"mx1", "mx2", "mx3"}
+            assert [e["time"] for e in last] == sorted(e["time"] for e in last)
+    finally:
+        sink.rcpt = lambda *a: None
+    wait_until(lambda: not three["mx1"].ctl_json("queue", "ls"), 60, "an empty queue")
+    rows = [e for e in three["mx3"].ctl_json("trace", ids[0]) if e["event"] == "delivered"]
+    assert len(rows) == 1
+
+
+def test_a_node_that_hangs(three):
+    """Within two seconds, by name, and the rest as always. Stopped for less than its lease."""
+    hung = three["mx3"]
+    os.kill(hung.process.pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        out = three["mx1"].ctl("status", "--json", check=False)
+        took = time.monotonic() - started
+    finally:
+        os.kill(hung.process.pid, signal.SIGCONT)
+    status = json.loads(out.stdout)
+    assert took < 2.5 and out.returncode in (2, 3)
+    assert "mx3 did not answer" in out.stderr
+    assert "mx3 did not answer" in alarms(status)["no_answer"]["text"]
+    rows = {n["id"]: n for n in status["nodes"]}
+    assert rows["mx3"]["answered"] is False and rows["mx2"]["answered"] is True
+    wait_until(lambda: "no_answer" not in alarms(three["mx1"].status()), 30, "its answer")
+
+
+def test_settings_that_differ_are_named(three):
+    node = three["mx2"]
+    before = node.settings
+    try:
+        node.write_settings(before.replace("first: 2s", "first: 3s"))
+        node.ctl("reload")
+        text = alarms(three["mx1"].status())["settings_differ"]["text"]
+        assert text == "settings of mx2 differ from mx1's: retry.first"
+        wait_until(lambda: "settings_differ" in [r["code"] for r in three["mx1"].records("alarm")], 20, "the alarm")
+    finally:
+        node.write_settings(before)
+        node.ctl("reload")
+    wait_until(lambda: "settings_differ" not in alarms(three["mx1"].status()), 20, "agreement")
+
+
+def test_what_is_refused(three):
+    node = three["mx1"]
+    for words, want in ((["drain", "mx9"], 'no member has the name "mx9"'),
+                        (["force-fence", "mx2"], "only for a node that cannot run"),
+                        (["force-config"], "wants their names"),
+                        (["cluster", "token", "--for", "9d"], "from 1m to 7d")):
+        out = node.ctl(*words, check=False)
+        assert out.returncode == 1 and want in out.stderr, (words, out)
+    audit = [r for r in node.records("operator") if r.get("command") == "force-fence"]
+    assert audit and '"mx2"' in audit[-1]["args"]
+
+
+def test_drain_ends_with_proof(three):
+    """Last: afterwards the cluster has two members."""
+    out = three["mx1"].ctl("drain", "mx3", "--wait")
+    assert "mx3 holds nothing: no message and no copy is in its store; cluster test" in out.stdout
+    assert {n["id"]: n["member"] for n in three["mx2"].ctl_json("node", "ls")}["mx3"] == "draining"
+    assert get(three["mx3"], "/readyz")[0] == 503
+    assert "on_the_move" in alarms(three["mx1"].status())
+    three["mx3"].stop()
+    three["mx1"].ctl("remove", "mx3")
+    wait_until(lambda: {n["id"] for n in three["mx2"].ctl_json("node", "ls")} == {"mx1", "mx2"}, 20, "two members")
+    assert three["mx1"].status()["queue"]["copies_short"] == 0
