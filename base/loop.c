@@ -107,7 +107,7 @@ void loop_run(struct loop *loop)
         bool sleeps = mailbox_sleep(loop->box);
         event_base_loop(loop->base, sleeps ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
         mailbox_wake(loop->box);
-        unsigned handled = mailbox_drain(loop->box);
+        unsigned handled = mailbox_take(loop->box);
         if (loop->nap_ns)
             count_mail(loop, handled);
         for (unsigned i = 0; i < loop->hook_count; i++)

@@ -71,7 +71,7 @@ static struct mail *take_all(struct mailbox *box)
     return oldest;
 }
 
-unsigned mailbox_drain(struct mailbox *box)
+unsigned mailbox_take(struct mailbox *box)
 {
     unsigned handled = 0;
     struct mail *mail = take_all(box);
@@ -106,6 +106,14 @@ void mailbox_clear_fd(struct mailbox *box)
     uint64_t count;
     while (read(box->fd, &count, sizeof(count)) < 0 && errno == EINTR)
         ;
+}
+
+unsigned mailbox_drain(struct mailbox *box)
+{
+    mailbox_clear_fd(box);
+    /* Before taking: a post in between wakes again, never is lost. */
+    atomic_store(&box->asleep, true);
+    return mailbox_take(box);
 }
 
 bool mailbox_wait(struct mailbox *box, int timeout_ms)

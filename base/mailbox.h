@@ -31,8 +31,11 @@ struct mailbox *mailbox_new(void *owner);
 void mailbox_free(struct mailbox *box);
 /* Any thread. */
 void mailbox_post(struct mailbox *box, struct mail *mail, mail_fn *deliver);
-/* Receiver only: handles all that is there; returns how many. */
+/* Receiver only: handles all that is there; returns how many. For who watches the
+ * descriptor: clears it, and the next post makes it readable again. */
 unsigned mailbox_drain(struct mailbox *box);
+/* The same for who sleeps in mailbox_wait or mailbox_sleep: touches no descriptor. */
+unsigned mailbox_take(struct mailbox *box);
 /* Receiver only: sleeps until there is mail or `timeout_ms` have passed (-1: for ever).
  * True when there is mail. For threads that have no loop. */
 bool mailbox_wait(struct mailbox *box, int timeout_ms);

@@ -157,7 +157,7 @@ static void *writer_main(void *arg)
         int wait_ms = s->first || s->stopping ? 0 : s->backend->idle_ms(s);
         if (wait_ms > 0 && mailbox_wait(s->box, wait_ms))
             gather(s);
-        mailbox_drain(s->box);
+        mailbox_take(s->box);
         if (s->stopping && !s->first)
             return NULL;
         if (s->first || wait_ms == 0)

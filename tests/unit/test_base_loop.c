@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What has threads in base/: mailbox, workers, loop, timers, watchers. */
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -56,6 +57,28 @@ static void *post_all(void *arg)
     return NULL;
 }
 
+static void nothing(struct mail *mail, void *owner)
+{
+    (void)mail;
+    (void)owner;
+}
+
+/* Who watches the descriptor himself: readable with each new mail, quiet after a drain.
+ */
+static void check_descriptor(struct mailbox *box)
+{
+    struct mail mail[3];
+    struct pollfd p = {.fd = mailbox_fd(box), .events = POLLIN};
+    mailbox_drain(box);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(poll(&p, 1, 0), 0);
+        mailbox_post(box, &mail[i], nothing);
+        assert_int_equal(poll(&p, 1, 0), 1);
+        assert_int_equal(mailbox_drain(box), 1);
+    }
+    assert_int_equal(poll(&p, 1, 0), 0);
+}
+
 /* Nothing is lost, nothing comes twice, and each poster's mail keeps its order. */
 static void test_mailbox(void **state)
 {
@@ -78,6 +101,7 @@ static void test_mailbox(void **state)
     }
     assert_false(r.disorder);
     assert_int_equal(r.got, POSTERS * POSTS);
+    check_descriptor(box);
     assert_int_equal(mailbox_depth(box), 0);
     assert_int_equal(mailbox_drain(box), 0);
     mailbox_free(box);
