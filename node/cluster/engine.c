@@ -60,6 +60,8 @@ static void gate(struct engine *e, const struct core_gate_value *g)
         .lease_end = {g->lease_end_ns > INT64_MAX ? INT64_MAX : (int64_t)g->lease_end_ns},
         .dot_margin_ns = (int64_t)g->dot_margin_ns,
         .start_margin_ns = (int64_t)e->params.start_margin_ns};
+    if (g->epoch != e->gate.epoch && g->epoch)
+        log_say(LOG_EV_CLUSTER, "session %u begins", g->epoch);
     e->gate = *g;
     rights_publish_gate(e->deps.rights, &value);
 }

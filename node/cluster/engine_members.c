@@ -178,6 +178,27 @@ static void tell_birth(struct engine *e)
     e->is_member = true;
 }
 
+static void log_cfg(const struct engine *e, const struct core_cfg *cfg)
+{
+    struct record r;
+    struct buf voters;
+    buf_init(&voters, 400);
+    for (unsigned i = 0; i < cfg->count; i++)
+        if (cfg->member[i].roles & ROLE_VOTER)
+            buf_printf(&voters, "%s%.30s", buf_len(&voters) ? " " : "",
+                cfg->member[i].ident.name);
+    record_init(&r, LOG_EV_CLUSTER);
+    record_printf(&r, "text", "configuration %llu of %s", (unsigned long long)cfg->ver,
+        e->identity.name);
+    record_int(&r, "members", cfg->count);
+    record_slice(&r, "voters", buf_slice(&voters));
+    record_int(&r, "copies", cfg->copies);
+    record_int(&r, "min_copies", cfg->min_copies);
+    record_str(&r, "mode", cfg->mode == MODE_STATIC ? "static" : "quorum");
+    record_emit(&r);
+    buf_fini(&voters);
+}
+
 void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
 {
     if (!members_find(e, e->node)) {
@@ -203,8 +224,7 @@ void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
     token_wipe(&e->token);
     if (!e->is_member)
         tell_birth(e);
-    log_say(LOG_EV_CLUSTER, "configuration %llu of %s: %u members, %u copies",
-        (unsigned long long)cfg->ver, e->identity.name, cfg->count, cfg->copies);
+    log_cfg(e, cfg);
 }
 
 void engine_link(struct engine *e, uint64_t node, bool is_up)

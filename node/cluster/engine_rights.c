@@ -379,13 +379,14 @@ static void gone_told(struct mail *mail, void *owner)
     struct core_unit_id id = rows_core_id(ticket->unit);
     struct ticket_slot *t = ticket_find(e, id);
     engine_busy(e);
-    if (t && t->ticket == ticket) {
-        event.u.attempt.id = id;
-        event.u.attempt.attempt = t->attempt;
-        event.u.attempt.rcpts = t->rcpts;
+    event.u.attempt.id = id;
+    event.u.attempt.attempt = atomic_load(&ticket->id);
+    event.u.attempt.rcpts = atomic_load(&ticket->granted);
+    if (t && t->ticket == ticket)
         ticket_forget(e, t);
+    /* Told even when the right has gone meanwhile: it ends the doubt of this attempt. */
+    if (event.u.attempt.attempt)
         engine_step(e, &event);
-    }
     ticket_unref(ticket);
 }
 

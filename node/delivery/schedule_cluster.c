@@ -144,10 +144,11 @@ static void set_doubt(struct schedule *s, struct sched_unit *unit, uint64_t doub
     s->in_doubt += unit->in_doubt;
 }
 
-/* Known already. */
-static void start_again(struct schedule *s, struct sched_unit *unit, struct wall due)
+/* Known already. `more`: recipients may be tried now that could not before. */
+static void start_again(
+    struct schedule *s, struct sched_unit *unit, struct wall due, bool more)
 {
-    if (unit->place == UNIT_WAITING && due.ms != 0)
+    if (unit->place == UNIT_WAITING && (due.ms != 0 || more))
         schedule_unit_wait(s, unit, due.ms);
     if (unit->place == UNIT_STARTING || unit->place == UNIT_ACTIVE)
         unit->due_ms = due.ms;
@@ -165,10 +166,11 @@ static void start_unit(struct schedule *s, struct start_note *note)
         unit->place = UNIT_STARTING;
         unit->due_ms = note->due.ms;
     }
+    bool more = (note->rcpts & ~unit->rcpts) != 0;
     unit->rcpts = note->rcpts;
     set_doubt(s, unit, note->doubt);
     if (is_known) {
-        start_again(s, unit, note->due);
+        start_again(s, unit, note->due, more);
         free_note(note);
     } else {
         STAILQ_INSERT_TAIL(&s->starting, note, link);
