@@ -100,19 +100,23 @@ static void nap(struct loop *loop)
         ppoll(NULL, 0, &pause, NULL);
 }
 
+void loop_once(struct loop *loop)
+{
+    nap(loop);
+    bool sleeps = mailbox_sleep(loop->box);
+    event_base_loop(loop->base, sleeps ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
+    mailbox_wake(loop->box);
+    unsigned handled = mailbox_take(loop->box);
+    if (loop->nap_ns)
+        count_mail(loop, handled);
+    for (unsigned i = 0; i < loop->hook_count; i++)
+        loop->hooks[i].run(loop->hooks[i].ctx);
+}
+
 void loop_run(struct loop *loop)
 {
-    while (!atomic_load_explicit(&loop->stop, memory_order_acquire)) {
-        nap(loop);
-        bool sleeps = mailbox_sleep(loop->box);
-        event_base_loop(loop->base, sleeps ? EVLOOP_ONCE : EVLOOP_ONCE | EVLOOP_NONBLOCK);
-        mailbox_wake(loop->box);
-        unsigned handled = mailbox_take(loop->box);
-        if (loop->nap_ns)
-            count_mail(loop, handled);
-        for (unsigned i = 0; i < loop->hook_count; i++)
-            loop->hooks[i].run(loop->hooks[i].ctx);
-    }
+    while (!atomic_load_explicit(&loop->stop, memory_order_acquire))
+        loop_once(loop);
 }
 
 static void stop_arrived(struct mail *mail, void *owner)

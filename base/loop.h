@@ -17,17 +17,19 @@ struct loop *loop_new(void);
 void loop_free(struct loop *loop);
 /* Runs until loop_stop. */
 void loop_run(struct loop *loop);
+/* One round: waits for something, and handles what is there. */
+void loop_once(struct loop *loop);
 /* Any thread; takes effect after what is being handled. */
 void loop_stop(struct loop *loop);
 struct mailbox *loop_mailbox(struct loop *loop);
 struct event_base *loop_event_base(struct loop *loop);
 /* The clock, read once per wake-up. */
 struct mono loop_now(struct loop *loop);
-/* Called once after each round of events, before the loop sleeps again: for work gathered
- * during the round (a batch of posts, a log flush). At most 4 hooks. */
 /* Before loop_run. When thousands of pieces of mail come in a second, mail may gather for
  * `us` (under a second) before it is handled; descriptors and timers wait with it. */
 void loop_nap(struct loop *loop, unsigned us);
+/* Called once after each round of events, before the loop sleeps again: for work gathered
+ * during the round (a batch of posts, a log flush). At most 4 hooks. */
 void loop_after_round(struct loop *loop, void (*run)(void *ctx), void *ctx);
 
 /* A watcher tells when a descriptor can be read or written. It does not own the fd. */

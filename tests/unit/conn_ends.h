@@ -49,7 +49,7 @@ static inline void guard_fired(struct timer *t)
     do {                                                                                 \
         timer_set(&guard, mono_add_ms(mono_now(), 20000));                               \
         while (!(condition))                                                             \
-            event_base_loop(loop_event_base(loop), EVLOOP_ONCE);                         \
+            loop_once(loop);                                                             \
         timer_cancel(&guard);                                                            \
     } while (0)
 

@@ -92,7 +92,7 @@ static void two_sockets_share_the_clients(void **state)
     for (int i = 0; i < 200; i++)
         clients[i] = connect_to(at);
     while (seen[0].count + seen[1].count < 100)
-        event_base_loop(loop_event_base(loop), EVLOOP_ONCE);
+        loop_once(loop);
     acceptor_drain(a); /* takes what waits before it closes */
     acceptor_drain(b);
     assert_int_equal(seen[0].count + seen[1].count, 200);
@@ -124,7 +124,7 @@ static void without_descriptors_clients_are_told(void **state)
     low = before;
     low.rlim_cur = (rlim_t)next;
     setrlimit(RLIMIT_NOFILE, &low);
-    event_base_loop(loop_event_base(loop), EVLOOP_ONCE);
+    loop_once(loop);
     setrlimit(RLIMIT_NOFILE, &before);
     assert_int_equal(seen.count, 0);
     assert_true(recv(client, got, sizeof(got) - 1, 0) > 0);
@@ -132,7 +132,7 @@ static void without_descriptors_clients_are_told(void **state)
     close(client);
     client = connect_to(at); /* with descriptors all is well again */
     while (seen.count == 0)
-        event_base_loop(loop_event_base(loop), EVLOOP_ONCE);
+        loop_once(loop);
     close(seen.fds[0]);
     close(client);
     acceptor_free(a);

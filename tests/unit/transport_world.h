@@ -155,7 +155,7 @@ static inline void world_fini(struct world *w)
 
 static inline void world_step(struct world *w)
 {
-    event_base_loop(loop_event_base(w->loop), EVLOOP_ONCE);
+    loop_once(w->loop);
 }
 
 /* Runs the loop until `condition`; fails the test when it does not come. */
