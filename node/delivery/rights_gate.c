@@ -52,19 +52,19 @@ bool rights_closed(const struct rights *r)
     return atomic_load_explicit(&r->closed, memory_order_acquire);
 }
 
-static enum gate of_ticket(const struct attempt_ticket *t)
+/* A session of this node that has ended gives no right, whatever the ticket was told. */
+static enum gate of_ticket(const struct rights *r, const struct attempt_ticket *t)
 {
-    switch ((enum ticket_state)atomic_load_explicit(&t->state, memory_order_acquire)) {
-    case TICKET_ASKED:
-    case TICKET_GRANTED:
+    int state = atomic_load_explicit(&t->state, memory_order_acquire);
+    if (state == TICKET_ASKED)
         return GATE_WAIT;
-    case TICKET_OPEN:
-        return GATE_OPEN;
-    case TICKET_REFUSED:
-    case TICKET_CLOSED:
-        break;
-    }
-    return GATE_CLOSED;
+    if (state != TICKET_GRANTED && state != TICKET_OPEN)
+        return GATE_CLOSED;
+    struct rights_gate_value v = gate_read(&r->gate);
+    if (v.epoch != atomic_load_explicit(&t->epoch, memory_order_relaxed))
+        return GATE_CLOSED;
+    return state == TICKET_OPEN && gate_has_time(&v, v.dot_margin_ns) ? GATE_OPEN
+                                                                      : GATE_WAIT;
 }
 
 enum gate rights_gate(const struct rights *r, const struct attempt *a)
@@ -73,13 +73,7 @@ enum gate rights_gate(const struct rights *r, const struct attempt *a)
         return GATE_CLOSED;
     if (!r->backend)
         return a->id && a->epoch == r->epoch ? GATE_OPEN : GATE_CLOSED;
-    enum gate ticket = a->ticket ? of_ticket(a->ticket) : GATE_CLOSED;
-    if (ticket != GATE_OPEN)
-        return ticket;
-    struct rights_gate_value v = gate_read(&r->gate);
-    if (v.epoch != atomic_load_explicit(&a->ticket->epoch, memory_order_acquire))
-        return GATE_CLOSED;
-    return gate_has_time(&v, v.dot_margin_ns) ? GATE_OPEN : GATE_WAIT;
+    return a->ticket ? of_ticket(r, a->ticket) : GATE_CLOSED;
 }
 
 enum gate rights_granted(

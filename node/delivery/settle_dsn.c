@@ -149,9 +149,10 @@ static void make_all(struct job *job)
         .header = head_len ? header_of(slice_make(head, head_len)) : SLICE(""),
         .full_max_bytes = FULL_MAX_BYTES,
         .postmaster = slice_str(t->settings->postmaster)};
-    make_kind(t, &r, DSN_FAILURE, rcpts);
+    /* In this order do they get their copies: a failure that has its own is settled. */
     make_kind(t, &r, DSN_RELAYED, rcpts);
     make_kind(t, &r, DSN_DELAY, rcpts);
+    make_kind(t, &r, DSN_FAILURE, rcpts);
     body_unref(body);
     free(head);
     free(rcpts);

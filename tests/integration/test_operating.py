@@ -25,7 +25,7 @@ def check(b, text):
     ("relay_domains: [{domain: \"*\", next_hop: mx}]", ["relay_domains"]),
     ("relay_domains: [{domain: co.uk, next_hop: mx}]", ["relay_domains", "co.uk"]),
     ("hostnam: x.test", ["hostnam", "hostname"]),
-    ("cluster: {name: prod}", ["cluster", "not built"]),
+    ("cluster: {name: prod}", ["cluster.node", "is missing"]),
     ("limits: {command_timeout: 5}", ["command_timeout"]),
     ("limits: {client_connections: 0}", ["client_connections"]),
     ("users: {file: /nonexistent/users}", ["users", "/nonexistent/users"]),

@@ -71,7 +71,7 @@ static inline void tick_fired(struct timer *t)
             #condition);                                                                 \
         timer_set(&w.guard, mono_add_ms(mono_now(), 20000));                             \
         while (!(condition))                                                             \
-            event_base_loop(loop_event_base(w.loop), EVLOOP_ONCE);                       \
+            loop_once(w.loop);                                                           \
         timer_cancel(&w.guard);                                                          \
     } while (0)
 

@@ -20,6 +20,7 @@ static struct fake {
     struct rights *rights;
     struct attempt_ticket *ticket; /* of the last `begin`; one reference */
     uint64_t next_id;
+    uint32_t epoch;
     unsigned begun, gone, outcomes, accepts;
     enum err accept_result;
     enum err outcome_error; /* while outcomes_to_fail lasts */
@@ -39,7 +40,7 @@ static inline void fake_grant(uint64_t rcpts)
     struct attempt_ticket *t = fake.ticket;
     if (fake.doubt)
         ticket_doubt(t, fake.doubt, fake.cause);
-    ticket_answer(t, (uint64_t)1 << 32 | ++fake.next_id, rcpts, 1);
+    ticket_answer(t, (uint64_t)1 << 32 | ++fake.next_id, rcpts, fake.epoch);
 }
 
 static inline void fake_accepted(struct mail *mail, void *owner)
@@ -108,7 +109,7 @@ static const struct rights_backend fake_backend = {.accept = fake_accept,
 
 static inline void fake_open(struct store *store)
 {
-    fake = (struct fake){.store = store, .accept_result = ERR_OK};
+    fake = (struct fake){.store = store, .accept_result = ERR_OK, .epoch = 1};
     fake.rights = rights_new(store, &fake_backend, NULL);
     rights_bind(fake.rights, &fake);
     assert_false(rights_may_deliver(fake.rights)); /* before anything is published */

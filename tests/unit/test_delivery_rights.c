@@ -361,6 +361,29 @@ static void cancelled_in_every_place(void **state)
     message_unref(starting);
 }
 
+/* The session of the node ended: nothing is ours until it is said anew. */
+static void all_cancelled_at_once(void **state)
+{
+    struct unit_id ids[3];
+    (void)state;
+    fake.answers = true;
+    for (unsigned i = 0; i < 3; i++)
+        ids[i] = send_mail("a", i == 2 ? "two.example" : "one.example");
+    UNTIL(w.hops[0].in_data == 2 && w.hops[1].in_data == 1);
+    schedule_unit_cancel(w.schedule, (struct unit_id){0});
+    fake.epoch = 2; /* a new session */
+    rights_publish_gate(
+        fake.rights, &(struct rights_gate_value){.epoch = fake.epoch, .is_static = true});
+    UNTIL(fake.gone == 3); /* nobody told the tickets */
+    UNTIL(schedule_stats(w.schedule).units == 0);
+    assert_int_equal(w.hops[0].messages + w.hops[1].messages, 0);
+    obey();
+    for (unsigned i = 0; i < 3; i++)
+        schedule_unit_start(w.schedule, ids[i], 1, 0, (struct wall){0});
+    UNTIL(queued() == 0);
+    assert_int_equal(w.hops[0].messages + w.hops[1].messages, 3);
+}
+
 static void nothing_happens_without_a_lease(void **state)
 {
     (void)state;
@@ -414,6 +437,7 @@ int main(void)
         CASE(cancelled_under_an_attempt),
         CASE(cancelled_and_ours_again_under_an_attempt),
         CASE(cancelled_in_every_place),
+        CASE(all_cancelled_at_once),
         CASE(nothing_happens_without_a_lease),
         CASE(the_lease_goes_before_the_schedule_hears),
     };
