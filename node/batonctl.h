@@ -86,6 +86,9 @@ int run_cluster_init(struct ctl *ctl, const struct command_line *line);
 int run_cluster_token(struct ctl *ctl, const struct command_line *line);
 int run_node_ls(struct ctl *ctl, const struct command_line *line);
 int run_drain(struct ctl *ctl, const struct command_line *line);
+int run_allow(struct ctl *ctl, const struct command_line *line);
+int run_allow_ls(struct ctl *ctl, const struct command_line *line);
+int run_user_lock(struct ctl *ctl, const struct command_line *line);
 /* undrain, remove, force-fence, force-config */
 int run_member(struct ctl *ctl, const struct command_line *line);
 

@@ -79,6 +79,18 @@ const struct command commands[] = {
         "disks first. Mail of which only they had copies is lost.\n",
         0, 0, {{"--i-have-powered-off", "NODES", "all that are lost: mx2,mx3"}},
         run_member},
+    {"allow add", "NETWORK", "let its machines relay without AUTH, in the whole cluster",
+        "In force at once, and kept over a restart. Sessions that are open keep what "
+        "they "
+        "had.\n",
+        1, 1, {{"--for", "DURATION", "then it ends by itself: 30m, 2h (for good)"}},
+        run_allow},
+    {"allow rm", "NETWORK", "take that back", "", 1, 1, {{0}}, run_allow},
+    {"allow ls", "", "what was allowed at run time", "", 0, 0, {{0}}, run_allow_ls},
+    {"user lock", "USER", "refuse a user's password, in the whole cluster",
+        "Sessions that are logged in stay so.\n", 1, 1, {{0}}, run_user_lock},
+    {"user unlock", "USER", "take that back", "", 1, 1, {{0}}, run_user_lock},
+    {"user locks", "", "who was locked at run time", "", 0, 0, {{0}}, run_allow_ls},
     {"clock accept", "", "vouch for the clock: mail may expire again",
         "After an alarm clock_untrusted, when the time is right: a machine that was off "
         "for\n"
@@ -91,7 +103,7 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
  * errors. */
 static const char *const not_built[] = {"queue hold", "queue release", "queue retry",
     "queue expire", "queue bounce", "queue drop", "quarantine", "why", "egress",
-    "reputation", "suppress", "allow", "user"};
+    "reputation", "suppress", "user add", "user rm", "user passwd", "user ls"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {

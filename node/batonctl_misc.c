@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `resolve`, `reload`, `log`. */
+/* `resolve`, `reload`, `log`, `allow`, `user lock`. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -122,4 +122,59 @@ int run_log(struct ctl *ctl, const struct command_line *line)
 {
     json_t *args = json_pack("{s:s}", "level", line->positional[0]);
     return ctl_call(ctl, "log", args, false, log_line, NULL);
+}
+
+static const char *iso_of(int64_t ms, char out[32])
+{
+    wall_format_iso((struct wall){ms}, out);
+    return out;
+}
+
+static void allow_line(struct ctl *ctl, json_t *row, void *ctx)
+{
+    (void)ctl;
+    (void)ctx;
+    text_put(get_text(row, "key"));
+    if (get_bool(row, "gone"))
+        printf(": taken back\n");
+    else if (get_int(row, "until"))
+        printf(": until %s\n", iso_of(get_int(row, "until"), (char[32]){0}));
+    else
+        printf(": until it is taken back\n");
+}
+
+int run_allow(struct ctl *ctl, const struct command_line *line)
+{
+    const char *how_long = option_value(line, "--for");
+    json_t *args = json_pack("{s:s}", "net", line->positional[0]);
+    if (how_long)
+        json_object_set_new(args, "for", json_string(how_long));
+    return ctl_call(ctl, line->command->name, args, false, allow_line, NULL);
+}
+
+int run_user_lock(struct ctl *ctl, const struct command_line *line)
+{
+    json_t *args = json_pack("{s:s}", "user", line->positional[0]);
+    return ctl_call(ctl, line->command->name, args, false, allow_line, NULL);
+}
+
+static void allow_ls_line(struct ctl *ctl, json_t *row, void *ctx)
+{
+    struct slice until = get_text(row, "until"), net = get_text(row, "net");
+    char age[32];
+    (void)ctx;
+    text_put(net.len ? net : get_text(row, "user"));
+    age_format(ctl, row, "since", age);
+    printf("  since %s, said at ", age);
+    text_put(get_text(row, "by"));
+    if (until.len) {
+        age_format(ctl, row, "until", age);
+        printf(", for %s more", age);
+    }
+    putchar('\n');
+}
+
+int run_allow_ls(struct ctl *ctl, const struct command_line *line)
+{
+    return ctl_call(ctl, line->command->name, json_object(), false, allow_ls_line, NULL);
 }

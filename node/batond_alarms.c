@@ -137,6 +137,12 @@ static void judge(struct node_alarms *a, size_t i, bool holds, const char *text)
     tell(alarm, holds ? LOG_EV_ALARM : LOG_EV_ALARM_CLEARED);
 }
 
+/* A node that has just started finds its way: nobody is to be woken by a restart. */
+static bool is_young(const struct node *n)
+{
+    return mono_diff_ms(mono_now(), n->started) < 2 * n->settings->cluster.lease_ms;
+}
+
 static void look_at_cluster(struct node *n)
 {
     struct engine_status *st = mem_alloc(sizeof(*st));
@@ -149,7 +155,8 @@ static void look_at_cluster(struct node *n)
         alarm->next_step = c->next_step;
         alarm->severity = c->severity;
         alarm->of_cluster = c->of_cluster;
-        judge(n->alarms, CONDITIONS + i, c->look(st, text, sizeof(text)), text);
+        bool holds = c->look(st, text, sizeof(text));
+        judge(n->alarms, CONDITIONS + i, holds && !(c->patient && is_young(n)), text);
     }
     free(st);
 }

@@ -20,6 +20,7 @@ struct node_face {
     struct control_handlers *handlers;
     struct control_sources sources;
     struct control_peers peers;
+    char state_file[4096];
     char address[NETADDR_TEXT_MAX]; /* where other nodes reach this one */
     struct http *http;
     struct job oldest_job; /* looks for the oldest unit: a read, so on a helper */
@@ -286,6 +287,13 @@ static void cluster_settings(
     settings_cluster_each(f->node->settings, one, one_ctx);
 }
 
+static void grant(void *ctx, const struct cidr *nets, unsigned net_count,
+    const char *const *users, unsigned user_count)
+{
+    struct node_face *f = ctx;
+    intake_grant(f->node->intake, nets, net_count, users, user_count);
+}
+
 static void join_cluster(struct node_face *f)
 {
     cluster_peers(f->node, &f->peers);
@@ -308,7 +316,11 @@ bool face_open(struct node *n, char *why, size_t why_size)
         .ctx = f,
         .overview = overview,
         .alarms = list_alarms,
+        .granted = grant,
+        .state_file = f->state_file,
         .reload = reload};
+    snprintf(
+        f->state_file, sizeof(f->state_file), "%s/shared.json", n->settings->data_dir);
     if (n->engine)
         join_cluster(f);
     f->control = control_open(n->main, n->settings->control, why, why_size);
@@ -322,6 +334,7 @@ bool face_open(struct node *n, char *why, size_t why_size)
 
 void face_close(struct node *n)
 {
+    control_handlers_stop(n->face->handlers);
     control_close(n->face->control);
     http_free(n->face->http);
 }

@@ -2,7 +2,7 @@
 # fish completion for batonctl(1)
 function __batonctl_wants_command
     not __fish_seen_subcommand_from status queue trace resolve events reload log clock \
-        cluster node drain undrain remove force-fence force-config
+        allow user cluster node drain undrain remove force-fence force-config
 end
 function __batonctl_filters
     __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
@@ -22,6 +22,11 @@ complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as 
 complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'
 complete -c batonctl -n __batonctl_wants_command -a clock -d 'accept: vouch for the clock'
 complete -c batonctl -n __batonctl_wants_command -a log -d 'Set the log level'
+complete -c batonctl -n __batonctl_wants_command -a allow -d 'Relay clients added at run time'
+complete -c batonctl -n __batonctl_wants_command -a user -d 'Lock and unlock'
+complete -c batonctl -n '__fish_seen_subcommand_from allow; and not __fish_seen_subcommand_from add rm ls' -a 'add rm ls'
+complete -c batonctl -n '__fish_seen_subcommand_from user; and not __fish_seen_subcommand_from lock unlock locks' -a 'lock unlock locks'
+complete -c batonctl -n '__fish_seen_subcommand_from allow' -l for -x -a '30m 2h 1d' -d 'Then it ends'
 complete -c batonctl -n __batonctl_wants_command -a cluster -d 'init, or a token for one more node'
 complete -c batonctl -n __batonctl_wants_command -a node -d 'ls: the members of the cluster'
 complete -c batonctl -n __batonctl_wants_command -a drain -d 'Let a node hand over and leave'

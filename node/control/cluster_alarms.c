@@ -153,27 +153,27 @@ static bool on_the_move(const struct engine_status *st, char *text, size_t size)
 }
 
 const struct cluster_alarm cluster_alarms[CLUSTER_ALARMS] = {
-    {"no_lease", no_lease, CONTROL_AT_RISK, false,
+    {"no_lease", no_lease, CONTROL_AT_RISK, false, true,
         "start the voters that are down (batonctl node ls) and mend the network between "
         "them; when a majority is lost for ever: batonctl force-config"},
-    {"not_a_member", not_a_member, CONTROL_DEGRADED, false,
+    {"not_a_member", not_a_member, CONTROL_DEGRADED, false, true,
         "when it joins: see its log; when it was removed: give it an empty data_dir and "
         "a "
         "token of batonctl cluster token"},
-    {"copies_short", copies_short, CONTROL_AT_RISK, false,
+    {"copies_short", copies_short, CONTROL_AT_RISK, false, false,
         "start the nodes that are down, or let another join: copies are then made by "
         "themselves"},
-    {"node_down", node_down, CONTROL_DEGRADED, true,
+    {"node_down", node_down, CONTROL_DEGRADED, true, false,
         "start batond there; when its disk is lost: batonctl remove NODE, and join a new "
         "one with a token"},
-    {"peer_down_static", peer_down, CONTROL_DEGRADED, true,
+    {"peer_down_static", peer_down, CONTROL_DEGRADED, true, false,
         "start it; when it cannot come back, power it off, then batonctl force-fence "
         "NODE "
         "--i-have-powered-off NODE; a witness would have voted"},
-    {"settings_differ", settings_differ, CONTROL_DEGRADED, true,
+    {"settings_differ", settings_differ, CONTROL_DEGRADED, true, false,
         "batonctl status names the keys; make them the same, then batonctl reload on "
         "each"},
-    {"on_the_move", on_the_move, CONTROL_NOTICE, true,
+    {"on_the_move", on_the_move, CONTROL_NOTICE, true, false,
         "batonctl node ls shows how far it is; start what does not run, or batonctl "
         "remove "
         "it"},

@@ -12,6 +12,7 @@ struct cluster_alarm {
     bool (*look)(const struct engine_status *st, char *text, size_t size);
     enum control_severity severity;
     bool of_cluster; /* as this node sees it; else about this node */
+    bool patient;    /* no alarm in the first two leases after a start */
     const char *next_step;
 };
 extern const struct cluster_alarm cluster_alarms[];

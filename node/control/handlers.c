@@ -53,9 +53,19 @@ struct control_handlers *control_handlers_new(
     resolve_register(c, h);
     events_register(c, h);
     admin_register(c, h);
+    if (sources->granted)
+        allow_register(c, h);
     if (sources->peers)
         wide_register(c, h);
     return h;
+}
+
+void control_handlers_stop(struct control_handlers *h)
+{
+    if (!h)
+        return;
+    mailbox_drain(loop_mailbox(h->loop));
+    h->stopped = true;
 }
 
 void control_handlers_free(struct control_handlers *h)
@@ -63,6 +73,7 @@ void control_handlers_free(struct control_handlers *h)
     if (!h)
         return;
     status_free(h);
+    allow_free(h);
     events_free(h);
     free(h);
 }

@@ -16,7 +16,9 @@ struct control_handlers {
     struct control_sources sources;
     struct rates *rates;
     struct tap *tap;
+    struct shared_state *shared; /* handlers_allow.c; NULL: none */
     struct control *control;
+    bool stopped;       /* the engine and the intake may be gone */
     atomic_uint served; /* questions of other nodes under way */
 };
 
@@ -63,6 +65,8 @@ void shape_register(struct control *c, struct control_handlers *h);
 void trace_register(struct control *c, struct control_handlers *h);
 void resolve_register(struct control *c, struct control_handlers *h);
 void events_register(struct control *c, struct control_handlers *h);
+void allow_register(struct control *c, struct control_handlers *h);
+void allow_free(struct control_handlers *h);
 void admin_register(struct control *c, struct control_handlers *h);
 void events_free(struct control_handlers *h);
 

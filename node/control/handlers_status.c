@@ -122,7 +122,8 @@ static void lease_alarms(const struct control_sources *s, struct control_alarm *
         return;
     snprintf(a.text, sizeof(a.text), "this node may not deliver mail now");
     snprintf(a.next_step, sizeof(a.next_step),
-        "it is stopping, or its disk is stalled; see its log");
+        s->peers ? "it is starting or stopping, or see batonctl node ls and its log"
+                 : "it is stopping, or its disk is stalled; see its log");
     add_alarm(out, max, count, &a);
 }
 

@@ -63,6 +63,11 @@ struct control_sources {
     /* Fills `out` when it knows better than what is there; on helpers. NULL: all is ours.
      */
     void (*unit)(void *ctx, struct unit_id id, struct control_unit *out);
+    /* What batonctl allow and user lock say, in the place of all before. NULL: neither is
+     * there. `state_file` keeps it over a restart. */
+    void (*granted)(void *ctx, const struct cidr *nets, unsigned net_count,
+        const char *const *users, unsigned user_count);
+    const char *state_file;
     /* settings_cluster_each of those in force. NULL: not told to others. */
     void (*settings)(
         void *ctx, void (*one)(const char *key, uint64_t hash, void *ctx), void *one_ctx);
@@ -84,6 +89,9 @@ unsigned control_usual_alarms(
 struct control_handlers;
 struct control_handlers *control_handlers_new(
     struct control *c, struct loop *loop, const struct control_sources *sources);
+/* Before control_close, once the engine's thread has ended: handles what it left in the
+ * loop's mailbox, and asks nobody any more. */
+void control_handlers_stop(struct control_handlers *h);
 /* After control_close, and after workers_free of the helpers (whose last answers the loop
  * has drained). Accepts NULL. */
 void control_handlers_free(struct control_handlers *h);

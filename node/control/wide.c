@@ -44,7 +44,11 @@ static void wide_free(struct wide *w)
 
 static void part_here(struct wide *w)
 {
-    if (--w->waiting == 0)
+    if (--w->waiting > 0)
+        return;
+    if (w->handlers->stopped)
+        wide_finish(w, 1);
+    else
         w->merge(w);
 }
 
@@ -239,7 +243,10 @@ static void served_done(json_t *answer, void *ctx)
 {
     struct served *s = ctx;
     const struct control_peers *peers = s->handlers->sources.peers;
-    peers->answer(peers->ctx, s->token, answer);
+    if (s->handlers->stopped)
+        json_decref(answer);
+    else
+        peers->answer(peers->ctx, s->token, answer);
     atomic_fetch_sub(&s->handlers->served, 1);
     json_decref(s->question);
     free(s);
@@ -257,7 +264,8 @@ static void serve(struct mail *mail, void *owner)
     const char *by = json_string_value(json_object_get(s->question, "by"));
     json_t *args = json_object_get(s->question, "args");
     (void)owner;
-    if (!command || !wide_is_shared(command) || !json_is_object(args) ||
+    bool known = command && (wide_is_shared(command) || strcmp(command, "shared") == 0);
+    if (s->handlers->stopped || !known || !json_is_object(args) ||
         json_is_true(json_object_get(args, "follow")))
         served_done(refusal("this node does not answer that to other nodes"), s);
     else

@@ -346,6 +346,7 @@ static struct intake *make(const struct intake_deps *deps, struct intake_config 
     in->clients = clients_new(INTAKE_CLIENTS_REMEMBERED);
     in->verified = verify_memory_new(VERIFIED_REMEMBERED);
     in->repeats = repeats_new(REPEATS_MAX);
+    in->granted = granted_new();
     for (unsigned i = 0; i < INTAKE_LANES; i++) {
         pthread_mutex_init(&in->ids[i].lock, NULL);
         msg_id_source_init(&in->ids[i].source, deps->node, deps->epoch, i);
@@ -465,6 +466,7 @@ static void free_tables(struct intake *in)
     clients_free(in->clients);
     verify_memory_free(in->verified);
     repeats_free(in->repeats);
+    granted_free(in->granted);
 }
 
 void intake_free(struct intake *in)
@@ -497,4 +499,16 @@ struct wall intake_certificate_expires(struct intake *in)
     struct wall end = c->tls ? tls_server_expires(c->tls) : never;
     intake_config_unref(c);
     return end;
+}
+
+void intake_grant(struct intake *in, const struct cidr *nets, unsigned net_count,
+    const char *const *users, unsigned user_count)
+{
+    granted_set(in->granted, nets, net_count, users, user_count);
+}
+
+bool intake_is_relay_client(
+    struct intake *in, const struct intake_config *config, struct ipaddr ip)
+{
+    return policy_is_relay_client(config->policy, ip) || granted_allows(in->granted, ip);
 }

@@ -58,6 +58,10 @@ void intake_drain(struct intake *in);
 unsigned intake_sessions(const struct intake *in);
 void intake_free(struct intake *in);
 
+/* What was granted at run time: granted.h. */
+void intake_grant(struct intake *in, const struct cidr *nets, unsigned net_count,
+    const char *const *users, unsigned user_count);
+
 /* Addresses bound, for the router's "us" and for tests with port 0. At most `max`;
  * returns how many there are. */
 unsigned intake_addresses(const struct intake *in, struct netaddr *out, unsigned max);

@@ -10,6 +10,7 @@
 #include "base/ids.h"
 #include "node/intake/auth.h"
 #include "node/intake/clients.h"
+#include "node/intake/granted.h"
 #include "node/intake/intake.h"
 #include "node/intake/policy.h"
 #include "node/intake/repeats.h"
@@ -93,6 +94,7 @@ struct intake {
     struct clients *clients;
     struct verify_memory *verified;
     struct repeats *repeats;
+    struct granted *granted;
     struct intake_ids ids[INTAKE_LANES];
     _Atomic uint64_t memory; /* reserved for bodies on their way in */
     pthread_mutex_t lock;    /* guards `config` and `services` */
@@ -105,6 +107,9 @@ struct intake {
 
 /* The settings of now; the caller owns the reference. Any thread. */
 struct intake_config *intake_config_now(struct intake *in);
+/* By the settings, or granted at run time. Any thread. */
+bool intake_is_relay_client(
+    struct intake *in, const struct intake_config *config, struct ipaddr ip);
 struct intake_service *intake_service(struct intake *in, const char *name);
 struct msg_id intake_new_id(struct intake_loop *il, struct wall now);
 /* Takes from the budget for bodies; false when there is not so much left. */

@@ -94,7 +94,10 @@ static void stepped(struct auth_exchange *x, const struct auth_result *result, v
         challenge(s, result->challenge);
         break;
     case AUTH_OK:
-        proved(s, result->user);
+        if (granted_is_locked(s->il->intake->granted, result->user))
+            wrong(s, result->user);
+        else
+            proved(s, result->user);
         break;
     case AUTH_WRONG:
         wrong(s, result->user);

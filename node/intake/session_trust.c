@@ -14,7 +14,7 @@ void session_count_in(struct session *s, struct ipaddr ip, enum clients_verdict 
     struct clients_limits limits = {.connections = settings->limits.connections,
         .per_client = settings->limits.client_connections,
         .rate = settings->limits.client_rate};
-    bool exempt = policy_is_relay_client(s->config->policy, ip);
+    bool exempt = intake_is_relay_client(s->il->intake, s->config, ip);
     *out = clients_connect(s->il->intake->clients, ip, &limits, exempt, session_now(s));
     s->is_counted = *out == CLIENTS_OK;
     s->counted = ip;
@@ -31,7 +31,7 @@ void session_set_client(struct session *s, struct netaddr client, bool has_right
 {
     s->client = client;
     s->is_relay_client =
-        has_rights && policy_is_relay_client(s->config->policy, client.ip);
+        has_rights && intake_is_relay_client(s->il->intake, s->config, client.ip);
     s->xclient_ok =
         has_rights && cidr_list_contains(&s->listener->xclient_from, client.ip);
 }
