@@ -43,6 +43,10 @@ void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal)
         w->owner_gave |= owner_gave;
         return;
     }
+    if (!steal && unit_stale(core, u)) {
+        unit_quarantine(core, u);
+        return;
+    }
     w = work_get(core, u, WORK_CLAIM);
     if (!w)
         return;
@@ -65,6 +69,8 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
     if (core->state != CORE_READY && !MUT(core, MUT_NO_SYNC))
         return false;
     if (!(u->flags & UF_VERIFY) && u->state == UNIT_LIVE)
+        return false;
+    if ((u->flags & UF_DAMAGED) && u->state == UNIT_LIVE && u->owner != core->self)
         return false;
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave ||
            w->steal;
@@ -260,7 +266,7 @@ static bool some_down(const struct core *core, const struct unit *u)
 
 void reown(struct core *core, struct unit *u)
 {
-    if (could_have_claimed(core, u) || some_down(core, u)) {
+    if (could_have_claimed(core, u) || some_down(core, u) || unit_stale(core, u)) {
         claim_start(core, u, false, false);
         return;
     }
@@ -280,6 +286,7 @@ static void answer(struct core *core, uint8_t slot, const struct core_msg *msg,
         unit_row_out(core, u, &m.u.unit.row);
     else
         m.u.unit.row.id = msg->u.unit.row.id;
+    m.u.unit.mail = u && (u->flags & UF_DAMAGED); /* to be sent again */
     core_send_after(core, core->token_last, slot, &m);
 }
 
@@ -422,7 +429,7 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
     bit_set(w->wide, slot);
     if (i >= 0) {
         w->acked = (uint16_t)(w->acked | 1u << i);
-        w->unknown = (uint16_t)(w->unknown | (unsigned)!ok << i);
+        w->unknown = (uint16_t)(w->unknown | (unsigned)(!ok || a->mail) << i);
     }
     if (slot == u->owner)
         w->owner_gave = true;
@@ -447,7 +454,7 @@ void offer_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &msg->u.steal.id);
     if (!u || u->owner != slot || core->state != CORE_READY || u->state != UNIT_LIVE ||
         !session_lease(core, core->p.start_margin_ns) || core->draining ||
-        !(u->flags & UF_VERIFY))
+        !(u->flags & UF_VERIFY) || (u->flags & UF_DAMAGED))
         return;
     claim_start(core, u, false, true);
     struct work *w = work_of(core, u);

@@ -98,14 +98,15 @@ bool copy_send(struct core *core, struct unit *u, int i)
 {
     struct core_msg m = {.kind = MSG_COPY, .env.lane = lane_of(u)};
     struct peer *p = &core->peer[u->list[i]];
-    if (unit_status(u, i) == LIST_PENDING && !flow_take(core, u, u->list[i]))
+    bool mail = unit_status(u, i) == LIST_PENDING && !(u->flags & UF_DAMAGED);
+    if (mail && !flow_take(core, u, u->list[i]))
         return false;
     if (core->now > p->echo_at + core->p.frame_ns / 2) {
         struct core_msg ping = {.kind = MSG_PING}; /* its clock first: rule E */
         core_send(core, u->list[i], &ping);
     }
     unit_row_out(core, u, &m.u.unit.row);
-    m.u.unit.mail = unit_status(u, i) == LIST_PENDING;
+    m.u.unit.mail = mail;
     core_send(core, u->list[i], &m);
     return true;
 }
@@ -152,8 +153,17 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         unit_review(core, u);
         return;
     }
-    if (a->answer == ANS_UNKNOWN && unit_status(u, i) == LIST_HOLD)
-        unit_set_status(u, i, LIST_PENDING); /* only the row was sent, and it has none */
+    if (a->answer == ANS_UNKNOWN) { /* it has no mail, or lost it */
+        bool hold = unit_status(u, i) == LIST_HOLD;
+        if (hold)
+            unit_set_status(u, i, LIST_PENDING);
+        else if ((u->flags & UF_DAMAGED) && unit_status(u, i) == LIST_PENDING)
+            unit_set_status(u, i, LIST_RELEASING); /* nor have we any to send */
+        if (u->state == UNIT_LIVE && (!w || w->kind != WORK_ACCEPT)) {
+            unit_review(core, u);
+            return;
+        }
+    }
     if (a->answer == ANS_FULL)
         core->peer[slot].full_until = core->now + 10 * CORE_SEC;
     if (a->answer == ANS_OK && w && names_all(core, u, &a->row))
@@ -341,6 +351,14 @@ static void copy_known(
     if (self >= 0)
         unit_set_status(u, self, LIST_HOLD);
     uint64_t token = unit_store(core, u, 0);
+    if ((u->flags & UF_DAMAGED) && u->state == UNIT_LIVE && !owned) {
+        if (!msg->u.unit.mail)
+            return; /* it hears of the damage from damaged_ask */
+        token = unit_store(core, u, 0);
+        core->out->v[core->out->count - 1].u.store.may_fail = true;
+        core->out->v[core->out->count - 1].u.store.op[0].copy_from = msg->env.from;
+        core_after(core, token, AFTER_FIXED, u);
+    }
     copy_answer(core, slot, msg, owned ? ANS_REJECT : ANS_OK, u, token);
 }
 

@@ -502,6 +502,12 @@ static void dispatch(struct core *core, const struct core_event *e)
     case EV_STEAL_HINT:
         steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
         break;
+    case EV_DAMAGED:
+        damaged_event(core, e);
+        break;
+    case EV_WALL:
+        wall_event(core, e);
+        break;
     case EV_ROW:
         gossip_row(core, e->u.row.key, e->u.row.value, e->u.row.length);
         break;
@@ -592,6 +598,8 @@ void core_counts(const struct core *core, struct core_counts *out)
         core->unit_count - core->accepting_count - core->owned_count - core->tomb_count;
     out->copies_short = core->short_count;
     out->in_doubt = core->doubt_count;
+    out->damaged = core->damaged_count;
+    out->quarantined = core->quarantined;
     for (uint8_t i = 1; i <= core->peer_count; i++)
         if (peer_member(core, i) && out->member_count < CORE_MEMBERS_MAX)
             view_of(core, i, &out->member[out->member_count++]);

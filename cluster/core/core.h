@@ -107,6 +107,8 @@ enum core_event_kind {
     EV_ADMIN,
     EV_STEAL_HINT,
     EV_ROW,
+    EV_DAMAGED, /* found by the scrub, or before a delivery */
+    EV_WALL,    /* before EV_BOOT_END, once a minute, and when the trust changes */
 };
 
 enum core_admin {
@@ -201,6 +203,14 @@ struct core_event {
             uint8_t length;
             const uint8_t *value;
         } row;
+        struct {
+            struct core_unit_id id;
+            bool mail; /* head or body are bad; else only the row */
+        } damaged;
+        struct {
+            uint64_t now_s; /* wall clock */
+            bool trusted;   /* else nothing is judged by its age */
+        } wall;
     } u;
 };
 
@@ -276,6 +286,9 @@ enum core_op_kind {
     OP_UNIT,
     /* Only u.unit.id: the row goes, and the mail if it is still there. */
     OP_UNIT_DELETE,
+    /* Row and mail are put aside for the operator, with an alarm; never delivered by
+     * themselves. For the core the unit is gone. */
+    OP_UNIT_QUARANTINE,
 };
 
 struct core_op {
@@ -359,6 +372,8 @@ struct core_counts {
     uint32_t copies_short; /* owned, with fewer live copies than wanted */
     uint32_t in_doubt;     /* owned, with recipients that may have been delivered */
     uint32_t tombstones;
+    uint32_t damaged;     /* bad mail here that waits for another holder's */
+    uint64_t quarantined; /* put aside since the start */
     uint8_t member_count;
     struct core_member_view {
         uint64_t node;

@@ -35,6 +35,8 @@ static uint64_t open_rcpts(const struct core *core, const struct unit *u)
 
 void deliver_start(struct core *core, struct unit *u)
 {
+    if (u->flags & UF_DAMAGED)
+        return;
     struct core_command *c = core_cmd(core, CMD_START);
     memset(&c->u.unit, 0, sizeof(c->u.unit));
     c->u.unit.id = unit_id(u);
@@ -121,7 +123,8 @@ static void answer_attempt(
 void intent_event(struct core *core, const struct core_event *e)
 {
     struct unit *u = unit_find(core, &e->u.attempt.id);
-    bool may = u && unit_right(core, u) && session_lease(core, core->p.start_margin_ns) &&
+    bool may = u && unit_right(core, u) && !(u->flags & UF_DAMAGED) &&
+               session_lease(core, core->p.start_margin_ns) &&
                core->commit_age < 5 * CORE_SEC && !core->frozen;
     struct work *w = may ? work_get(core, u, WORK_OWN) : NULL;
     uint64_t rcpts = w ? open_rcpts(core, u) & e->u.attempt.rcpts : 0;
@@ -291,6 +294,10 @@ void own_run(struct core *core, struct unit *u, struct work *w)
     if (w->outcome_due)
         send_outcome(core, u, w->outcome_attempt, w->outcome_rcpts, w->out_acked);
     held(core, u, w);
+    if (u->flags & UF_DAMAGED) {
+        damaged_own(core, u, w);
+        return;
+    }
     drain_unit(core, u, w);
     bool busy = copy_repair(core, u, w);
     if (!busy && !w->attempt && !w->outcome_due && !w->hold_until && !core->draining) {

@@ -188,6 +188,10 @@ void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
 /* A tombstone whose Forget never came asks the owner it names. */
 void ask_run(struct core *core, struct unit *u, struct work *w)
 {
+    if ((u->flags & UF_DAMAGED) && u->state == UNIT_LIVE) {
+        damaged_ask(core, u, w);
+        return;
+    }
     if (u->state == UNIT_LIVE || u->owner == core->self || unit_owner_down(core, u)) {
         work_drop(core, u);
         unit_review(core, u);

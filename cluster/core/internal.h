@@ -165,6 +165,7 @@ enum unit_flags {
     UF_C_DOUBT = 2048,
     UF_C_TOMB = 4096,
     UF_C_ACCEPT = 8192,
+    UF_DAMAGED = 16384, /* the mail here is bad */
     UF_COUNTED = UF_C_OWNED | UF_C_SHORT | UF_C_DOUBT | UF_C_TOMB | UF_C_ACCEPT,
 };
 
@@ -249,7 +250,7 @@ struct parked {
     struct core_unit_id id;
     struct core_msg msg;
 };
-enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER_DONE };
+enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER_FIXED };
 
 struct grave {
     uint64_t hi, lo;
@@ -343,6 +344,10 @@ struct core {
     uint32_t counter;     /* msg ids */
     uint32_t attempt_counter;
     /* sweep over the units */
+    uint32_t damaged_count;
+    uint64_t quarantined;
+    uint64_t wall_s, wall_at;
+    bool wall_trusted;
     uint32_t sweep;
     bool sweep_again;
     uint64_t sweep_at;
@@ -501,6 +506,7 @@ void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot);
 struct work *work_get(struct core *core, struct unit *u, enum work_kind kind);
 struct work *work_of(const struct core *core, const struct unit *u);
 void work_drop(struct core *core, struct unit *u);
+void work_rest(struct core *core, struct unit *u); /* ends a job of a holder */
 void work_wake(struct core *core, struct work *w, uint64_t at);
 void work_timers(struct core *core, uint32_t budget);
 uint64_t work_next(const struct core *core);
@@ -533,6 +539,16 @@ void copy_stored(struct core *core, const struct core_unit_id *id, bool full);
 void list_grew(struct unit *u, struct work *w);
 bool copy_send_due(struct core *core, struct unit *u, struct work *w);
 bool copy_repair(struct core *core, struct unit *u, struct work *w);
+/* quarantine.c */
+void unit_quarantine(struct core *core, struct unit *u); /* u is gone then */
+void wall_event(struct core *core, const struct core_event *e);
+bool unit_stale(const struct core *core, const struct unit *u);
+bool tomb_expired(struct core *core, struct unit *u);
+void damaged_event(struct core *core, const struct core_event *e);
+void damaged_fixed(struct core *core, struct unit *u);
+void damaged_review(struct core *core, struct unit *u);
+void damaged_ask(struct core *core, struct unit *u, struct work *w);
+void damaged_own(struct core *core, struct unit *u, struct work *w);
 /* flow.c */
 uint64_t flow_start(const struct core *core);
 bool flow_room(const struct core *core, uint8_t slot, const struct unit *u, bool repair);

@@ -84,7 +84,7 @@ void core_after(struct core *core, uint64_t token, enum after what, const struct
     k->kind = PARK_UNIT;
     k->what = (uint8_t)what;
     k->id = unit_id(u);
-    if (what == AFTER_COPY) {
+    if (what == AFTER_COPY || what == AFTER_FIXED) {
         k->bytes = u->size_bytes;
         core->copy_bytes += k->bytes;
     }
@@ -118,6 +118,11 @@ static void unit_stored(struct core *core, const struct parked *k, bool full)
 {
     struct unit *u = unit_find(core, &k->id);
     core->copy_bytes -= k->bytes;
+    if (u && !full && k->what == AFTER_FIXED && k->epoch != core->epoch) {
+        u->flags &= (uint16_t)~UF_DAMAGED;
+        core->damaged_count -= core->damaged_count > 0;
+        return;
+    }
     if (k->epoch != core->epoch) {
         /* the session is over, but whether the first row got in still matters */
         if (k->what == AFTER_COPY || k->what == AFTER_ACCEPT || k->what == AFTER_ABORT)
@@ -140,8 +145,11 @@ static void unit_stored(struct core *core, const struct parked *k, bool full)
         if (u)
             accept_aborted(core, u);
         break;
+    case AFTER_FIXED:
+        if (u && !full)
+            damaged_fixed(core, u);
+        break;
     case AFTER_LIST:
-    case AFTER_DONE:
         if (u && work_of(core, u)) {
             work_of(core, u)->storing = false;
             work_wake(core, work_of(core, u), core->now);

@@ -82,6 +82,8 @@ void unit_drop(struct core *core, struct unit *u)
     while (*at != unit_index(core, u))
         at = &core->unit[*at].hash_next;
     *at = u->hash_next;
+    if (u->flags & UF_DAMAGED)
+        core->damaged_count--;
     u->flags &= UF_COUNTED;
     unit_recount(core, u);
     u->flags = 0;

@@ -52,6 +52,8 @@ enum mutant {
     MUT_COPY_COUNTS,          /* a copied fence row outruns a promise (rule P) */
     MUT_OLD_TAGS,             /* voters serve those who count in the set before */
     MUT_PROMISE_VOLATILE,     /* answers of Paxos do not wait for the disk */
+    MUT_STALE_DELIVERED,      /* copies older than every tombstone are claimed */
+    MUT_ROT_IGNORED,          /* damaged mail is delivered and inherited */
     MUT_COUNT
 };
 #ifdef CORE_SIM
@@ -108,6 +110,10 @@ enum sometimes {
     ST_ACCEPT_EXISTS,
     ST_NO_CREDIT,
     ST_LATE_COPY,
+    ST_PUT_ASIDE,
+    ST_TOMB_EXPIRED,
+    ST_DAMAGED,
+    ST_FIXED,
     ST_COUNT
 };
 

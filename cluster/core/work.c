@@ -116,6 +116,13 @@ void work_drop(struct core *core, struct unit *u)
     u->work = NIL;
 }
 
+void work_rest(struct core *core, struct unit *u)
+{
+    const struct work *w = work_of(core, u);
+    if (w && (w->kind == WORK_CLAIM || w->kind == WORK_ASK))
+        work_drop(core, u);
+}
+
 uint64_t work_backoff(const struct core *core, const struct work *w, uint64_t base)
 {
     unsigned shift = w->tries > 4 ? 4 : w->tries;
@@ -215,8 +222,13 @@ void unit_review(struct core *core, struct unit *u)
 {
     struct work *w = work_of(core, u);
     unit_recount(core, u);
-    if (u->flags & UF_ACCEPTING)
+    if ((u->flags & UF_ACCEPTING) || tomb_expired(core, u))
         return;
+    bool own_name = u->owner == core->self && !unit_believes(core, u);
+    if ((u->flags & UF_DAMAGED) && u->state == UNIT_LIVE && !own_name) {
+        damaged_review(core, u);
+        return;
+    }
     if (unit_believes(core, u)) {
         review_owned(core, u);
         return;

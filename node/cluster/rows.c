@@ -277,6 +277,7 @@ void rows_put_op(const struct core_op *op, struct store_row *row, unsigned char 
         walk_unit(&w, &copy.u.unit);
         break;
     case OP_UNIT_DELETE:
+    case OP_UNIT_QUARANTINE:
         put_unit_key(row, &op->u.unit.id);
         row->value = (struct slice){NULL, 0};
         return;

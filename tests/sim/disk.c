@@ -44,20 +44,39 @@ static void rehash(struct disk *d)
     }
 }
 
-static void put_unit(struct sim *sim, uint8_t node, const struct unit_row *row)
+/* Mail comes with the first row, or again after it rotted; it goes with the tombstone. */
+static void put_mail(struct sim *sim, uint8_t node, uint32_t i, bool brought)
+{
+    struct disk *d = &sim->node[node].disk;
+    if (d->unit[i].state != UNIT_LIVE)
+        d->mail[i] = MAIL_NONE;
+    else if (brought)
+        d->mail[i] = MAIL_GOOD;
+    else if (d->mail[i] == MAIL_NONE && d->was_full)
+        d->mail[i] = MAIL_ROTTEN; /* the first row found no room, an update did */
+    else if (d->mail[i] == MAIL_NONE)
+        sim_fail(
+            sim, 3, "n%u stores " UID " without its mail", node, UIDV(&d->unit[i].id));
+}
+
+static void put_unit(
+    struct sim *sim, uint8_t node, const struct unit_row *row, bool brought)
 {
     struct disk *d = &sim->node[node].disk;
     struct unit_row *old = disk_find(d, &row->id);
     oracle_row(sim, node, old, row);
     if (old) {
         *old = *row;
+        put_mail(sim, node, (uint32_t)(old - d->unit), brought);
         return;
     }
     if (d->unit_count == DISK_UNITS) {
         sim_fail(sim, 14, "disk of n%u holds too many units", node);
         return;
     }
+    d->mail[d->unit_count] = MAIL_NONE;
     d->unit[d->unit_count++] = *row;
+    put_mail(sim, node, d->unit_count - 1, brought);
     uint32_t s = slot_of(&row->id);
     while (d->hash[s])
         s = (s + 1) % (DISK_UNITS * 2);
@@ -69,6 +88,7 @@ static void delete_unit(struct disk *d, const struct core_unit_id *id)
     struct unit_row *row = disk_find(d, id);
     if (!row)
         return;
+    d->mail[row - d->unit] = d->mail[d->unit_count - 1];
     *row = d->unit[--d->unit_count];
     rehash(d);
 }
@@ -125,13 +145,43 @@ static void apply(struct sim *sim, uint8_t node, const struct disk_store *s)
             put_fence(sim, node, &op->u.fence);
             break;
         case OP_UNIT:
-            put_unit(sim, node, &op->u.unit);
+            put_unit(sim, node, &op->u.unit, op->accept_handle || op->copy_from);
+            break;
+        case OP_UNIT_QUARANTINE:
+            if (d->aside_count < ASIDE_MAX)
+                d->aside[d->aside_count++] = op->u.unit.id;
+            delete_unit(d, &op->u.unit.id);
             break;
         case OP_UNIT_DELETE:
             delete_unit(d, &op->u.unit.id);
             break;
         }
     }
+}
+
+uint8_t disk_mail(struct disk *d, const struct core_unit_id *id)
+{
+    const struct unit_row *row = disk_find(d, id);
+    return row ? d->mail[row - d->unit] : (uint8_t)MAIL_NONE;
+}
+
+bool disk_aside(const struct disk *d, const struct core_unit_id *id)
+{
+    for (uint32_t i = 0; i < d->aside_count; i++)
+        if (same_id(&d->aside[i], id))
+            return true;
+    return false;
+}
+
+/* Some bits of a body fall; nobody notices until the scrub or a delivery reads it. */
+void disk_rot(struct sim *sim, uint8_t i)
+{
+    struct disk *d = &sim->node[i].disk;
+    if (d->unit_count == 0)
+        return;
+    uint32_t k = (uint32_t)sim_below(&sim->rng_disk, d->unit_count);
+    if (d->mail[k] == MAIL_GOOD)
+        d->mail[k] = MAIL_ROTTEN;
 }
 
 /* ---- the queue ---- */
@@ -155,7 +205,8 @@ static const struct unit_row *last_row(struct disk *d, const struct core_unit_id
     for (uint32_t k = d->count; k-- > 0;) {
         const struct disk_store *s = &d->queue[(d->head + k) % DISK_QUEUE];
         for (int i = 0; i < s->op_count; i++)
-            if ((s->op[i].kind == OP_UNIT || s->op[i].kind == OP_UNIT_DELETE) &&
+            if ((s->op[i].kind == OP_UNIT || s->op[i].kind == OP_UNIT_DELETE ||
+                    s->op[i].kind == OP_UNIT_QUARANTINE) &&
                 same_id(&s->op[i].u.unit.id, id))
                 return s->op[i].kind == OP_UNIT ? &s->op[i].u.unit : NULL;
     }

@@ -26,7 +26,9 @@ static const char *const names[FAULT_KINDS] = {
     "crash all",
     "crash two",
     "stall and cut",
+
     "remove/add",
+    "rot",
 };
 
 const char *fault_name(uint8_t kind)
@@ -55,7 +57,8 @@ static uint64_t length_of(struct sim *sim, uint8_t kind)
         [FAULT_FLAP] = 40,
         [FAULT_CRASH_ALL] = 30,
         [FAULT_SPLIT_CRASH] = 60,
-        [FAULT_STALL_CUT] = 14};
+        [FAULT_STALL_CUT] = 14,
+        [FAULT_ROT] = 20};
     uint64_t max = (longest_s[kind] ? longest_s[kind] : 1) * SEC;
     if (sim_below(r, 3) == 0)
         max /= 10; /* short ones reach windows that long ones step over */
@@ -91,7 +94,7 @@ void faults_plan(struct sim *sim)
         uint32_t wanted = profile(sim, &enabled);
         for (uint32_t i = 0; i < wanted; i++) {
             struct fault *f = &sim->fault[sim->fault_count];
-            f->kind = (uint8_t)(1 + sim_below(r, FAULT_KINDS - 2));
+            f->kind = (uint8_t)(1 + sim_below(r, FAULT_REMOVE_ADD - 1));
             f->at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC);
             f->a = (uint8_t)sim_below(r, sim->node_count);
             f->b = (uint8_t)sim_below(r, sim->node_count);
@@ -100,6 +103,13 @@ void faults_plan(struct sim *sim)
                 sim->fault_count++;
         }
     }
+    uint32_t rot = o->plain || sim_below(r, 4) ? 0 : (uint32_t)sim_below(r, 12);
+    while (rot-- > 0 && sim->fault_count < FAULTS_MAX)
+        sim->fault[sim->fault_count++] =
+            (struct fault){.at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC),
+                .kind = FAULT_ROT,
+                .a = (uint8_t)sim_below(r, sim->node_count),
+                .arg = length_of(sim, FAULT_ROT)};
     for (uint32_t i = 0; i < sim->fault_count; i++)
         if (!(o->fault_mask[i / 8] >> (i % 8) & 1))
             sim_at(sim, sim->fault[i].at, SE_FAULT, sim->fault[i].a, 0, i, 0);
@@ -246,11 +256,16 @@ static void apply_node(struct sim *sim, const struct fault *f)
         break;
     case FAULT_FULL:
         n->disk.full_until = sim->now + f->arg;
+        n->disk.was_full = true;
         break;
     case FAULT_RESIGN:
         admin(sim, f->a, ADMIN_RESIGN, 0);
         sim_at(sim, sim->now + 500 * MS, SE_CRASH, f->a, n->gen, 0, 0);
         sim_at(sim, sim->now + SEC + f->arg, SE_START, f->a, 0, 0, 0);
+        break;
+    case FAULT_ROT:
+        disk_rot(sim, f->a);
+        sim_at(sim, sim->now + f->arg, SE_SCRUB, f->a, n->gen, 0, 0);
         break;
     case FAULT_STEAL:
         begin_steal(sim, f);

@@ -111,6 +111,10 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_ACCEPT_EXISTS),
     NAME(ST_NO_CREDIT),
     NAME(ST_LATE_COPY),
+    NAME(ST_PUT_ASIDE),
+    NAME(ST_TOMB_EXPIRED),
+    NAME(ST_DAMAGED),
+    NAME(ST_FIXED),
 #undef NAME
 };
 
@@ -313,6 +317,8 @@ static const char *const mutant_names[MUT_COUNT] = {
     NAME(MUT_COPY_COUNTS),
     NAME(MUT_OLD_TAGS),
     NAME(MUT_PROMISE_VOLATILE),
+    NAME(MUT_STALE_DELIVERED),
+    NAME(MUT_ROT_IGNORED),
 #undef NAME
 };
 

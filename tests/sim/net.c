@@ -130,6 +130,10 @@ void net_send(struct sim *sim, uint8_t from, const struct core_msg *sent)
     struct core_msg copy = *sent;
     const struct core_msg *msg = &copy;
     uint8_t to = sim_node_of(sim, msg->env.via);
+    if (msg->kind == MSG_COPY && msg->u.unit.mail &&
+        sim_node_of(sim, msg->env.from) == from &&
+        !world_readable(sim, from, &msg->u.unit.row.id))
+        return;
     if (sim->o.seed % 16 == 5)
         as_bytes(sim, from, &copy);
     if (to >= NODES_MAX)

@@ -32,6 +32,15 @@ uint64_t node_true(const struct sim *sim, const struct node *n, uint64_t local)
     return sim->now + (uint64_t)((int64_t)d - skew) + 1000;
 }
 
+static void tell_wall(struct sim *sim, uint8_t i)
+{
+    struct core_event wall = {.kind = EV_WALL};
+    sim->node[i].wall_at = sim->now + 10 * SEC;
+    wall.u.wall.now_s = wall_s(sim);
+    wall.u.wall.trusted = true;
+    node_step(sim, i, &wall);
+}
+
 void node_start(struct sim *sim, uint8_t i)
 {
     struct node *n = &sim->node[i];
@@ -53,6 +62,8 @@ void node_start(struct sim *sim, uint8_t i)
     memset(&n->gate, 0, sizeof(n->gate));
     memset(n->sched, 0, sizeof(n->sched));
     TRACE(sim, "n%u START gen %u", i, n->gen);
+    sim_at(sim, sim->now + SEC, SE_SCRUB, i, 0, 0, 0);
+    tell_wall(sim, i);
     disk_boot(sim, i);
 }
 
@@ -85,6 +96,8 @@ void node_tick(struct sim *sim, uint8_t i)
     if (!n->alive || sim->now < n->tick_at)
         return;
     n->tick_at = CORE_FOREVER;
+    if (sim->now >= n->wall_at)
+        tell_wall(sim, i);
     struct core_event e = {.kind = EV_TICK};
     uint64_t age = n->disk.busy ? sim->now - n->disk.busy_since : 0;
     if (age > SEC || n->told_age) {

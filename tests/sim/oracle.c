@@ -515,9 +515,12 @@ static bool node_quiet(const struct sim *sim, uint8_t i)
         return true;
     if (!n->alive || n->core->state != CORE_READY || n->disk.count)
         return false;
-    for (uint32_t k = 0; k < n->disk.unit_count; k++)
-        if (n->disk.unit[k].state == UNIT_LIVE || !sim->o.liveness)
+    for (uint32_t k = 0; k < n->disk.unit_count; k++) {
+        /* with one node gone for ever rotten mail may have nobody to come from */
+        bool stuck = sim->o.liveness && n->disk.mail[k] == MAIL_ROTTEN;
+        if ((n->disk.unit[k].state == UNIT_LIVE && !stuck) || !sim->o.liveness)
             return false;
+    }
     return true;
 }
 
@@ -539,8 +542,9 @@ static void lost(struct sim *sim, const struct god_unit *g)
     if (!g->acked || ((g->delivered | g->failed) & all) == all)
         return;
     for (uint8_t i = 0; i < sim->node_count; i++) {
-        const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
-        if (row && row->state == UNIT_LIVE)
+        struct disk *d = &sim->node[i].disk;
+        const struct unit_row *row = disk_find(d, &g->id);
+        if ((row && row->state == UNIT_LIVE) || disk_aside(d, &g->id))
             return;
     }
     sim_fail(sim, 15, "" UID " was acknowledged and is lost (delivered %llx failed %llx)",

@@ -202,6 +202,28 @@ static const char *stolen(const struct seen *s)
     return NULL;
 }
 
+static const char *rotten(const struct seen *s)
+{
+    NEED(s->sum.faults[FAULT_ROT] > 0 && ST(DAMAGED) > 0 && ST(FIXED) > 0);
+    NEED(ST(STEAL) > 0); /* the owner's own mail: given to who has it */
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *only_copy(const struct seen *s)
+{
+    NEED(ST(PUT_ASIDE) > 0);
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
+static const char *too_old(const struct seen *s)
+{
+    NEED(ST(TOMB_EXPIRED) > 0 && ST(PUT_ASIDE) > 0);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
 static const char *slow_bulk(const struct seen *s)
 {
     NEED(ST(NO_CREDIT) > 0 && s->sum.accepted > 0 && s->sum.refused > 0);
@@ -290,6 +312,22 @@ static const struct scenario table[] = {
         {{8 * S, FAULT_STEAL, 0, 0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S},
             {25 * S, FAULT_CRASH, 1, 0, 0, 10 * S}},
         3 * S, stolen},
+    {"18-bit-rot", {THREE, .mails = 120, .defer_until_s = 40},
+        {{12 * S, FAULT_ROT, 0, 0, 0, 5 * S}, {14 * S, FAULT_ROT, 1, 0, 0, 5 * S},
+            {16 * S, FAULT_ROT, 2, 0, 0, 20 * S}, {18 * S, FAULT_ROT, 0, 0, 0, S},
+            {20 * S, FAULT_ROT, 1, 0, 0, 20 * S}, {22 * S, FAULT_ROT, 2, 0, 0, S},
+            {24 * S, FAULT_ROT, 0, 0, 0, S}, {26 * S, FAULT_CRASH, 1, 0, 0, 30 * S}},
+        3 * S, rotten},
+    {"18-bit-rot-only-copy",
+        {BASE, .nodes = 1, .voters = 1, .copies = 1, .min_copies = 1, .lease_s = 15,
+            .defer_until_s = 50},
+        {{12 * S, FAULT_ROT, 0, 0, 0, 5 * S}, {20 * S, FAULT_ROT, 0, 0, 0, 5 * S},
+            {30 * S, FAULT_ROT, 0, 0, 0, 5 * S}},
+        3 * S, only_copy},
+    {"20-away-longer-than-tombs",
+        {THREE, .mails = 100, .defer_until_s = 20, .fault_phase = 400 * S,
+            .expires_s = 100, .wall_jump_s = 300},
+        {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, too_old},
     {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 

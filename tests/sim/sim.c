@@ -256,6 +256,7 @@ static void node_event(struct sim *sim, const struct sim_event *e)
     case SE_DOT:
     case SE_REPLY:
     case SE_STEAL:
+    case SE_SCRUB:
         world_event(sim, e);
         break;
     }

@@ -43,6 +43,7 @@ enum fault_kind {
     FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
     FAULT_STALL_CUT,   /* what a hears comes late, what it says is lost */
     FAULT_REMOVE_ADD,  /* configuration steps */
+    FAULT_ROT,         /* node a: the mail of a unit rots on its disk */
     FAULT_KINDS
 };
 
@@ -73,6 +74,8 @@ struct sim_options {
     uint32_t script_count;
     void (*hook)(struct sim *sim); /* called on every mail accepted, for scenarios */
     bool clean_network;
+    uint32_t expires_s;     /* of mail */
+    uint32_t wall_jump_s;   /* the wall clock jumps by T_tomb then */
     uint32_t size;          /* of every mail, bytes */
     uint32_t bulk_mb_s;     /* what a link carries of bodies until the heal */
     int32_t rate_ppm;       /* clocks are off by this, to either side */
@@ -103,6 +106,9 @@ struct disk_store {
     struct core_cfg *cfg; /* copy, when an op is OP_CFG */
 };
 
+enum disk_mail { MAIL_NONE, MAIL_GOOD, MAIL_ROTTEN };
+#define ASIDE_MAX 256
+
 struct disk {
     struct core_meta meta;
     struct core_cfg cfg;
@@ -111,6 +117,9 @@ struct disk {
     struct core_fence_row fence[NODES_MAX + 2];
     int sess_count, fence_count;
     struct unit_row unit[DISK_UNITS];
+    uint8_t mail[DISK_UNITS]; /* enum disk_mail of unit[i] */
+    struct core_unit_id aside[ASIDE_MAX];
+    uint32_t aside_count;
     uint32_t hash[DISK_UNITS * 2]; /* index + 1 */
     uint32_t unit_count;
     /* queue */
@@ -118,6 +127,7 @@ struct disk {
     uint32_t head, count, batch;
     bool busy;
     uint64_t slow_until, slow_ns, full_until;
+    bool was_full;
     bool eio;
     uint64_t busy_since;
 };
@@ -206,7 +216,7 @@ struct node {
     uint64_t freeze_end, freeze_length;
     bool clock_lost; /* its clock stood still and no voter has spoken to it since */
     uint64_t started_at;
-    uint64_t tick_at, told_age;
+    uint64_t tick_at, told_age, wall_at;
     uint64_t crashed_at;
     bool crash_measured;
     struct sched sched[UNITS_MAX / 8];
@@ -235,7 +245,8 @@ enum sim_event_kind {
     SE_DOT,
     SE_REPLY,
     SE_STEAL,
-    SE_CRASH
+    SE_CRASH,
+    SE_SCRUB
 };
 
 struct sim_event {
@@ -278,6 +289,7 @@ struct sim {
     uint32_t defer_ppm, fail_ppm, lost_reply_ppm;
     uint64_t freeze_any; /* a node froze: D3 is possible until then */
     bool forced, no_accept;
+
     uint64_t trace_count;
     char *trace; /* ring of lines */
 };
@@ -336,6 +348,9 @@ void disk_done(struct sim *sim, const struct sim_event *e);
 void disk_crash(struct sim *sim, uint8_t i);
 void disk_boot(struct sim *sim, uint8_t i);
 struct unit_row *disk_find(struct disk *d, const struct core_unit_id *id);
+uint8_t disk_mail(struct disk *d, const struct core_unit_id *id);
+void disk_rot(struct sim *sim, uint8_t i);
+bool disk_aside(const struct disk *d, const struct core_unit_id *id);
 
 /* world.c */
 void world_init(struct sim *sim);
@@ -348,6 +363,8 @@ void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c
 void world_cancel(struct sim *sim, uint8_t node, const struct core_command *c);
 void world_register(
     struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row);
+bool world_readable(struct sim *sim, uint8_t node, const struct core_unit_id *id);
+uint64_t wall_s(const struct sim *sim);
 struct god_unit *world_unit(struct sim *sim, const struct core_unit_id *id);
 
 /* faults.c */

@@ -93,6 +93,13 @@ static uint8_t pick_node(struct sim *sim)
     return NODES_MAX;
 }
 
+/* Seconds; every node has the same. */
+uint64_t wall_s(const struct sim *sim)
+{
+    bool jumped = sim->o.wall_jump_s && sim->now >= sim->o.wall_jump_s * SEC;
+    return 1700000000 + sim->now / SEC + (jumped ? 3 * 86400 : 0);
+}
+
 static void client_try(struct sim *sim, uint32_t index, uint32_t try)
 {
     struct mail *m = &sim->mail[index];
@@ -119,6 +126,8 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
     e.u.accept.handle = (uint64_t)index << 8 | m->tries;
     e.u.accept.wall_ms = 1700000000000 + sim->now / MS;
     e.u.accept.expires_s = 1700000000 + 400000;
+    if (sim->o.expires_s)
+        e.u.accept.expires_s = (uint32_t)(wall_s(sim) + sim->o.expires_s);
     e.u.accept.size_bytes = m->size;
     e.u.accept.part_count = m->parts;
     memcpy(e.u.accept.rcpts, m->rcpts, sizeof(m->rcpts));
@@ -317,6 +326,11 @@ static void run_gate(struct sim *sim, const struct sim_event *e)
         sim_at(sim, n->paused_until + 100, SE_GATE, e->node, e->gen, e->x, 0);
         return;
     }
+    if (!a->passed && !world_readable(sim, e->node, &a->id)) {
+        a->gone = true;
+        tell(sim, a, EV_ATTEMPT_GONE);
+        return;
+    }
     if (gate_open(sim, a)) {
         a->passed = true;
         a->gate_at = sim->now;
@@ -407,6 +421,41 @@ static void run_steal(struct sim *sim, const struct sim_event *e)
         node_step(sim, e->node, &ev);
 }
 
+static void damaged(struct sim *sim, uint8_t node, const struct core_unit_id *id)
+{
+    struct core_event ev = {.kind = EV_DAMAGED};
+    ev.u.damaged.id = *id;
+    ev.u.damaged.mail = true;
+    TRACE(sim, "n%u finds " UID " damaged", node, UIDV(id));
+    node_step(sim, node, &ev);
+}
+
+/* Reads all that is on the disk. */
+static void scrub(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    struct core_unit_id bad[16];
+    uint32_t count = 0;
+    if (!n->alive || n->core->state < CORE_EPOCH)
+        return;
+    for (uint32_t k = 0; k < n->disk.unit_count && count < 16; k++)
+        if (n->disk.mail[k] == MAIL_ROTTEN)
+            bad[count++] = n->disk.unit[k].id;
+    for (uint32_t k = 0; k < count && n->alive; k++)
+        damaged(sim, i, &bad[k]);
+    if (count)
+        sim_at(sim, sim->now + 5 * SEC, SE_SCRUB, i, 0, 0, 0);
+}
+
+/* Checksums are read before mail goes out, to a peer or to its destination. */
+bool world_readable(struct sim *sim, uint8_t node, const struct core_unit_id *id)
+{
+    if (disk_mail(&sim->node[node].disk, id) != MAIL_ROTTEN)
+        return true;
+    sim_at(sim, sim->now, SE_SCRUB, node, 0, 0, 0);
+    return false;
+}
+
 void world_event(struct sim *sim, const struct sim_event *e)
 {
     switch (e->kind) {
@@ -427,6 +476,9 @@ void world_event(struct sim *sim, const struct sim_event *e)
         break;
     case SE_STEAL:
         run_steal(sim, e);
+        break;
+    case SE_SCRUB:
+        scrub(sim, e->node);
         break;
     default:
         break;
