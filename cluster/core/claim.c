@@ -183,6 +183,8 @@ static void finish(struct core *core, struct unit *u, struct work *w)
     else
         unit_set_status(u, self, LIST_HOLD);
     uint32_t term = w->claim_term;
+    if (w->steal && u->owner != core->self)
+        share_got(core, u, u->owner);
     work_drop(core, u);
     become_owner(core, u, term);
 }

@@ -290,6 +290,7 @@ static handler *const handlers[MSG_KIND_COUNT] = {
     [MSG_OUTCOME_ACK] = outcome_ack,
     [MSG_CLAIM_REQ] = claim_req,
     [MSG_CLAIM_RSP] = claim_rsp,
+    [MSG_STEAL_REQ] = share_asked,
     [MSG_OFFER] = offer_recv,
     [MSG_SYNC_REQ] = sync_req,
     [MSG_SYNC_REC] = sync_rec,
@@ -443,6 +444,7 @@ static void timers(struct core *core)
     sync_timer(core);
     digest_timer(core);
     flow_timer(core);
+    share_timer(core);
     work_timers(core, 16);
 }
 
@@ -500,7 +502,10 @@ static void dispatch(struct core *core, const struct core_event *e)
         config_admin(core, e);
         break;
     case EV_STEAL_HINT:
-        steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
+        if (e->u.steal.peer)
+            steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
+        else
+            share_offer(core, &e->u.steal.id);
         break;
     case EV_DAMAGED:
         damaged_event(core, e);

@@ -85,6 +85,16 @@ struct core_limits {
 
 struct core;
 
+/* What a node tells the others of its load, as a row (EV_ROW with this key). Nodes with
+ * spare sessions then ask the busiest one for units. */
+#define CORE_ROW_LOAD UINT32_C(0x4c4f4144)
+#define CORE_LOAD_BYTES 8
+struct core_load {
+    uint32_t ready; /* units that are due and wait for a session */
+    uint32_t spare; /* sessions that wait for units */
+};
+void core_load_put(const struct core_load *load, uint8_t value[CORE_LOAD_BYTES]);
+
 /* ---- events ---- */
 
 enum core_event_kind {
@@ -105,7 +115,7 @@ enum core_event_kind {
     EV_ATTEMPT_GONE,
     EV_STORAGE_HEALTH,
     EV_ADMIN,
-    EV_STEAL_HINT,
+    EV_STEAL_HINT, /* give the unit to `peer`; 0: to any holder that may send it */
     EV_ROW,
     EV_DAMAGED, /* found by the scrub, or before a delivery */
     EV_WALL,    /* before EV_BOOT_END, once a minute, and when the trust changes */

@@ -18,6 +18,14 @@ static struct gossip_cell *find(struct core *core, uint8_t slot, uint32_t key)
     return NULL;
 }
 
+const struct gossip_row *gossip_find(const struct core *core, uint8_t slot, uint32_t key)
+{
+    for (uint32_t i = 0; i < core->cell_count; i++)
+        if (core->cell[i].slot == slot && core->cell[i].row.key == key)
+            return &core->cell[i].row;
+    return NULL;
+}
+
 static struct gossip_cell *find_or_new(struct core *core, uint8_t slot, uint32_t key)
 {
     struct gossip_cell *c = find(core, slot, key);

@@ -281,6 +281,14 @@ struct wish {
     struct cfg_change c;
 };
 
+/* A unit that another node gave us. */
+#define GAVE_MAX 1024
+struct gave {
+    uint64_t unit; /* hash of its id */
+    uint64_t at;
+    uint8_t from;
+};
+
 struct gossip_cell {
     struct gossip_row row;
     uint8_t slot;
@@ -336,6 +344,9 @@ struct core {
     uint64_t accept_bytes; /* mail that waits for its 250 */
     uint64_t copy_bytes;   /* mail of others on its way to the disk */
     uint64_t flow_at;
+    struct gave gave[GAVE_MAX]; /* ring */
+    uint32_t gave_next, give_left, give_cursor;
+    uint64_t give_until, share_at;
     struct grave *grave;
     uint32_t grave_head, grave_count;
     uint32_t *grave_bucket;
@@ -549,6 +560,11 @@ void damaged_fixed(struct core *core, struct unit *u);
 void damaged_review(struct core *core, struct unit *u);
 void damaged_ask(struct core *core, struct unit *u, struct work *w);
 void damaged_own(struct core *core, struct unit *u, struct work *w);
+/* share.c */
+void share_got(struct core *core, const struct unit *u, uint8_t from);
+void share_asked(struct core *core, uint8_t slot, const struct core_msg *msg);
+void share_offer(struct core *core, const struct core_unit_id *id);
+void share_timer(struct core *core);
 /* flow.c */
 uint64_t flow_start(const struct core *core);
 bool flow_room(const struct core *core, uint8_t slot, const struct unit *u, bool repair);
@@ -608,6 +624,8 @@ void swim_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gossip_timer(struct core *core);
 void gossip_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void gossip_row(struct core *core, uint32_t key, const uint8_t *value, uint8_t length);
+const struct gossip_row *gossip_find(
+    const struct core *core, uint8_t slot, uint32_t key); /* or NULL */
 /* config_step.c: versions as values */
 #define CFG_VOTERS_MAX 7
 bool cfg_apply(struct core_cfg *cfg, const struct cfg_change *change);

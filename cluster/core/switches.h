@@ -114,6 +114,7 @@ enum sometimes {
     ST_TOMB_EXPIRED,
     ST_DAMAGED,
     ST_FIXED,
+    ST_STEAL_ASKED,
     ST_COUNT
 };
 

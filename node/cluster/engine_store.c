@@ -27,6 +27,7 @@ struct store_job {
     uint32_t at[JOB_ROWS];
     struct store_row row[JOB_ROWS];
     struct unit_id remove[JOB_REMOVES];
+    struct unit_id aside[JOB_REMOVES];
 };
 
 void engine_store_init(struct engine *e)
@@ -150,6 +151,9 @@ void engine_store_flush(struct engine *e)
             j->row[i].value.ptr = bytes.ptr + j->at[i];
     j->sc.rows = j->row;
     j->sc.remove = j->remove;
+    j->sc.aside = j->aside;
+    j->sc.aside_reason = SLICE("damaged with no good copy left, or older than any record "
+                               "of what became of it");
     *e->job_end = j;
     e->job_end = &j->next;
     store_submit(e->deps.store, &j->sc.op);
@@ -159,6 +163,7 @@ static bool has_room(const struct store_job *j)
 {
     return j->sc.row_count + CORE_STORE_OPS <= JOB_ROWS &&
            j->sc.remove_count + CORE_STORE_OPS <= JOB_REMOVES &&
+           j->sc.aside_count + CORE_STORE_OPS <= JOB_REMOVES &&
            buf_len(&j->bytes) + CORE_STORE_OPS * ROW_VALUE_MAX <= JOB_BYTES;
 }
 
@@ -177,6 +182,8 @@ static void add_removal(struct store_job *j, const struct core_op *op)
 {
     bool ended = op->kind == OP_UNIT_DELETE ||
                  (op->kind == OP_UNIT && op->u.unit.state != UNIT_LIVE);
+    if (op->kind == OP_UNIT_QUARANTINE)
+        j->aside[j->sc.aside_count++] = rows_unit_id(&op->u.unit.id);
     if (ended)
         j->remove[j->sc.remove_count++] = rows_unit_id(&op->u.unit.id);
 }

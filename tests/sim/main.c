@@ -115,6 +115,7 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_TOMB_EXPIRED),
     NAME(ST_DAMAGED),
     NAME(ST_FIXED),
+    NAME(ST_STEAL_ASKED),
 #undef NAME
 };
 
@@ -378,9 +379,22 @@ static int saved_line(const char *name, uint64_t seed)
     return wrong;
 }
 
+/* A switch that the swarm hardly meets has a scenario that does. */
+static int saved_scenario(const char *name, const char *scenario, uint64_t seed)
+{
+    struct sim_result with, without;
+    int m = mutant_of(name);
+    bool wrong = m <= 0 || !scenario_with(scenario, seed, (uint8_t)m, &with) ||
+                 !scenario_with(scenario, seed, MUT_NONE, &without) || !with.failed ||
+                 without.failed;
+    printf("%-18s %s %llu %s %s\n", name, scenario, (unsigned long long)seed,
+        wrong ? "WRONG" : "ok", wrong ? "" : with.why);
+    return wrong;
+}
+
 static int saved(const char *path)
 {
-    char line[256], name[64];
+    char line[256], name[64], scenario[64];
     unsigned long long seed;
     int wrong = 0, lines = 0;
     FILE *f = path ? fopen(path, "r") : NULL;
@@ -389,7 +403,12 @@ static int saved(const char *path)
         return 2;
     }
     while (fgets(line, sizeof(line), f))
-        if (line[0] != '#' && sscanf(line, "%63s %llu", name, &seed) == 2) {
+        if (line[0] == '#') {
+            continue;
+        } else if (sscanf(line, "%63s @%63s %llu", name, scenario, &seed) == 3) {
+            wrong += saved_scenario(name, scenario, seed);
+            lines++;
+        } else if (sscanf(line, "%63s %llu", name, &seed) == 2) {
             wrong += saved_line(name, seed);
             lines++;
         }
@@ -424,6 +443,9 @@ int main(int argc, char **argv)
         return shrink(&o);
     if (strcmp(verb, "controls") == 0)
         return controls(j);
+    if (strcmp(verb, "hunt") == 0)
+        return scenario_hunt(j.mutant, number(argc, argv, "--seeds", 40),
+            argc > 2 && argv[2][0] != '-' ? argv[2] : NULL);
     if (strcmp(verb, "scale") == 0)
         return scale();
     if (strcmp(verb, "saved") == 0)

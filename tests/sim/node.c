@@ -98,6 +98,10 @@ void node_tick(struct sim *sim, uint8_t i)
     n->tick_at = CORE_FOREVER;
     if (sim->now >= n->wall_at)
         tell_wall(sim, i);
+    if (sim->o.share && sim->now >= n->load_at) {
+        n->load_at = sim->now + SEC;
+        world_load(sim, i);
+    }
     struct core_event e = {.kind = EV_TICK};
     uint64_t age = n->disk.busy ? sim->now - n->disk.busy_since : 0;
     if (age > SEC || n->told_age) {

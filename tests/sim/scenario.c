@@ -202,6 +202,15 @@ static const char *stolen(const struct seen *s)
     return NULL;
 }
 
+static const char *shared(const struct seen *s)
+{
+    NEED(ST(STEAL_ASKED) > 0 && ST(STEAL) > 5 * SEEDS);
+    /* no unit wanders: a quarter of the backlog a minute, and never back */
+    NEED(ST(STEAL) < 150 * SEEDS);
+    NEED(others(s, D(4)) == 0);
+    return NULL;
+}
+
 static const char *rotten(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_ROT] > 0 && ST(DAMAGED) > 0 && ST(FIXED) > 0);
@@ -328,6 +337,8 @@ static const struct scenario table[] = {
         {THREE, .mails = 100, .defer_until_s = 20, .fault_phase = 400 * S,
             .expires_s = 100, .wall_jump_s = 300},
         {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, too_old},
+    {"23-shared-by-load", {THREE, .mails = 250, .defer_until_s = 58, .share = true},
+        {{0}}, 1, shared},
     {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 
@@ -347,14 +358,14 @@ static void gather(struct seen *seen, const struct sim_result *r)
         seen->takeover[seen->takeovers++] = r->takeover[i];
 }
 
-static bool one_seed(
-    const struct scenario *sc, uint64_t seed, struct seen *seen, char *trace)
+static void run_seed(const struct scenario *sc, uint64_t seed, uint8_t mutant,
+    struct sim_result *r, char *trace)
 {
     struct sim_options o = sc->o;
     struct fault script[12];
-    struct sim_result r;
     uint64_t rng = seed;
     o.seed = seed;
+    o.mutant = mutant;
     for (uint32_t i = 0; i < 12 && sc->script[i].kind; i++) {
         script[i] = sc->script[i];
         script[i].at += sim_below(&rng, sc->jitter);
@@ -362,7 +373,14 @@ static bool one_seed(
     }
     o.script = script;
     o.trace = trace != NULL;
-    sim_run(&o, &r, trace);
+    sim_run(&o, r, trace);
+}
+
+static bool one_seed(
+    const struct scenario *sc, uint64_t seed, struct seen *seen, char *trace)
+{
+    struct sim_result r;
+    run_seed(sc, seed, MUT_NONE, &r, trace);
     gather(seen, &r);
     if (r.failed)
         printf("%s seed %llu: %s\n", sc->name, (unsigned long long)seed, r.why);
@@ -394,6 +412,34 @@ void scenario_trace(const char *name, uint64_t seed, char *trace)
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
         if (strcmp(table[i].name, name) == 0)
             one_seed(&table[i], seed, &seen, trace);
+}
+
+/* One seed of a scenario with a switch. False: no such scenario. */
+bool scenario_with(const char *name, uint64_t seed, uint8_t mutant, struct sim_result *r)
+{
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+        if (strcmp(table[i].name, name) == 0) {
+            run_seed(&table[i], seed, mutant, r, NULL);
+            return true;
+        }
+    return false;
+}
+
+/* Looks for a scenario and a seed that catch the switch. */
+int scenario_hunt(uint8_t mutant, uint64_t seeds, const char *only)
+{
+    struct sim_result r;
+    for (uint64_t seed = 1; seed <= seeds; seed++)
+        for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+            if (only && !strstr(table[i].name, only))
+                continue;
+            run_seed(&table[i], seed, mutant, &r, NULL);
+            if (r.failed) {
+                printf("@%s %llu %s\n", table[i].name, (unsigned long long)seed, r.why);
+                return 0;
+            }
+        }
+    return 1;
 }
 
 int scenarios(const char *only)

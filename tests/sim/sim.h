@@ -76,6 +76,7 @@ struct sim_options {
     bool clean_network;
     uint32_t expires_s;     /* of mail */
     uint32_t wall_jump_s;   /* the wall clock jumps by T_tomb then */
+    bool share;             /* nodes tell their load; all clients come to the first one */
     uint32_t size;          /* of every mail, bytes */
     uint32_t bulk_mb_s;     /* what a link carries of bodies until the heal */
     int32_t rate_ppm;       /* clocks are off by this, to either side */
@@ -216,7 +217,7 @@ struct node {
     uint64_t freeze_end, freeze_length;
     bool clock_lost; /* its clock stood still and no voter has spoken to it since */
     uint64_t started_at;
-    uint64_t tick_at, told_age, wall_at;
+    uint64_t tick_at, told_age, wall_at, load_at;
     uint64_t crashed_at;
     bool crash_measured;
     struct sched sched[UNITS_MAX / 8];
@@ -323,6 +324,8 @@ uint8_t sim_node_of(const struct sim *sim, uint64_t id);
 
 /* scenario.c */
 int scenarios(const char *only);
+bool scenario_with(const char *name, uint64_t seed, uint8_t mutant, struct sim_result *r);
+int scenario_hunt(uint8_t mutant, uint64_t seeds, const char *only);
 void scenario_trace(const char *name, uint64_t seed, char *trace);
 
 /* scale.c */
@@ -365,6 +368,7 @@ void world_register(
     struct sim *sim, uint8_t node, uint64_t handle, const struct unit_row *row);
 bool world_readable(struct sim *sim, uint8_t node, const struct core_unit_id *id);
 uint64_t wall_s(const struct sim *sim);
+void world_load(struct sim *sim, uint8_t i);
 struct god_unit *world_unit(struct sim *sim, const struct core_unit_id *id);
 
 /* faults.c */

@@ -84,6 +84,8 @@ void world_init(struct sim *sim)
 
 static uint8_t pick_node(struct sim *sim)
 {
+    if (sim->o.share)
+        return sim->node[0].alive ? 0 : NODES_MAX;
     uint8_t i = (uint8_t)sim_below(&sim->rng_world, sim->node_count);
     for (uint8_t k = 0; k < sim->node_count;
          k++, i = (uint8_t)((i + 1) % sim->node_count))
@@ -237,6 +239,23 @@ static void run_sched(struct sim *sim, const struct sim_event *e)
     ev.u.attempt.id = s->id;
     ev.u.attempt.rcpts = ~UINT64_C(0);
     node_step(sim, e->node, &ev);
+}
+
+/* What the node says of its load: everything in its schedule waits, at most ten go. */
+void world_load(struct sim *sim, uint8_t i)
+{
+    const struct node *n = &sim->node[i];
+    struct core_load load = {0, 0};
+    uint8_t value[CORE_LOAD_BYTES];
+    for (uint32_t k = 0; k < sizeof(n->sched) / sizeof(n->sched[0]); k++)
+        load.ready += n->sched[k].used;
+    load.spare = load.ready < 200 ? 200 - load.ready : 0;
+    core_load_put(&load, value);
+    struct core_event e = {.kind = EV_ROW};
+    e.u.row.key = CORE_ROW_LOAD;
+    e.u.row.length = CORE_LOAD_BYTES;
+    e.u.row.value = value;
+    node_step(sim, i, &e);
 }
 
 /* ---- attempts ---- */
