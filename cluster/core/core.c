@@ -309,66 +309,6 @@ static bool is_l4(uint8_t kind)
     return kind >= MSG_COPY;
 }
 
-/* ---- order in the bulk lane ----
- * A body takes its time, and what is sent after it may arrive before. The copy is still
- * good, unless something about the same unit overtook it, or so much else that we cannot
- * tell. */
-
-static uint64_t about(const struct core_msg *m)
-{
-    return id_hash(&m->u.attempt.id); /* all that has a unit begins with its id */
-}
-
-static void bulk_note(struct peer *p, const struct core_msg *m)
-{
-    struct bulk_seen *b = &p->bulk[p->bulk_next++ % BULK_SEEN];
-    if (b->seq > p->bulk_floor)
-        p->bulk_floor = b->seq;
-    *b = (struct bulk_seen){m->env.seq, about(m)};
-}
-
-static bool bulk_late_copy(const struct peer *p, const struct core_msg *m)
-{
-    if (m->kind != MSG_COPY || m->env.seq <= p->bulk_floor)
-        return false;
-    for (uint32_t i = 0; i < BULK_SEEN; i++)
-        if (p->bulk[i].seq >= m->env.seq && p->bulk[i].unit == about(m))
-            return false;
-    return true;
-}
-
-static void bulk_restart(struct peer *p)
-{
-    memset(p->bulk, 0, sizeof(p->bulk));
-    p->bulk_floor = 0;
-}
-
-/* Old frames of a lane that come after newer ones are dropped, so are repeats. */
-static bool fresh(struct core *core, struct peer *p, const struct core_msg *m)
-{
-    const struct core_env *env = &m->env;
-    if (env->lane >= LANE_COUNT)
-        return false;
-    uint32_t epoch = p->rx[env->lane].epoch;
-    if (env->from_epoch < epoch ||
-        (env->from_epoch == epoch && env->seq <= p->rx[env->lane].seq)) {
-        if (env->lane == LANE_BULK && env->from_epoch == epoch && bulk_late_copy(p, m)) {
-            SOMETIMES(core, ST_LATE_COPY);
-            bulk_note(p, m);
-            return true;
-        }
-        SOMETIMES(core, ST_SEQ_DROP);
-        return false;
-    }
-    if (env->lane == LANE_BULK && env->from_epoch > epoch)
-        bulk_restart(p);
-    if (env->lane == LANE_BULK)
-        bulk_note(p, m);
-    p->rx[env->lane].epoch = env->from_epoch;
-    p->rx[env->lane].seq = env->seq;
-    return true;
-}
-
 static void pass_on(struct core *core, const struct core_msg *m)
 {
     uint8_t slot = peer_slot(core, m->env.to);
@@ -404,7 +344,7 @@ static void receive(struct core *core, const struct core_msg *m)
         config_recv(core, slot, m);
         return;
     }
-    if (!fresh(core, &core->peer[slot], m))
+    if (!lane_fresh(core, &core->peer[slot], m))
         return;
     peer_heard(core, slot, &m->env);
     config_heard(core, slot, m->env.cfg_ver);
@@ -559,79 +499,4 @@ void core_step(
     session_gate(core);
     out->deadline_ns = deadline(core);
     core->out = NULL;
-}
-
-/* ---- what is known, for status ---- */
-
-static const char *const state_names[] = {
-    [CORE_BOOT] = "booting",
-    [CORE_IDLE] = "no configuration",
-    [CORE_EPOCH] = "starting",
-    [CORE_OPENING] = "opening",
-    [CORE_SYNC] = "syncing",
-    [CORE_READY] = "ready",
-    [CORE_RESIGNED] = "resigned",
-};
-
-static void view_of(const struct core *core, uint8_t slot, struct core_member_view *out)
-{
-    const struct peer *p = &core->peer[slot];
-    bool self = slot == core->self;
-    out->node = p->node;
-    out->view = self ? (uint8_t)SWIM_ALIVE : p->swim;
-    out->session = peer_down(core, slot) ? 2 : !self && p->known == 0;
-    out->relayed = p->indirect_ok && core->now < p->relay_until;
-    out->epoch = self ? core->epoch : p->known;
-    out->heard_ns = self ? core->now : p->heard_at;
-}
-
-void core_counts(const struct core *core, struct core_counts *out)
-{
-    bool open = core->state == CORE_SYNC || core->state == CORE_READY;
-    memset(out, 0, sizeof(*out));
-    out->state = state_names[core->state];
-    out->epoch = core->epoch;
-    out->cfg_ver = core->cfg.ver;
-    out->lease_end_ns = open ? core->gate.lease_end_ns : 0;
-    out->frozen = core->frozen;
-    out->draining = core->draining;
-    out->units = core->unit_count;
-    out->accepting = core->accepting_count;
-    out->owned = core->owned_count;
-    out->tombstones = core->tomb_count;
-    out->held =
-        core->unit_count - core->accepting_count - core->owned_count - core->tomb_count;
-    out->copies_short = core->short_count;
-    out->in_doubt = core->doubt_count;
-    out->damaged = core->damaged_count;
-    out->quarantined = core->quarantined;
-    for (uint8_t i = 1; i <= core->peer_count; i++)
-        if (peer_member(core, i) && out->member_count < CORE_MEMBERS_MAX)
-            view_of(core, i, &out->member[out->member_count++]);
-}
-
-/* ---- determinism ---- */
-
-static uint64_t mix(uint64_t h, uint64_t v)
-{
-    h = (h ^ v) * UINT64_C(0xff51afd7ed558ccd);
-    return h ^ (h >> 32);
-}
-
-uint64_t core_hash(const struct core *core)
-{
-    uint64_t h = mix(core->rng, core->now);
-    h = mix(h, core->epoch ^ (uint64_t)core->state << 32);
-    h = mix(mix(h, core->token_last), core->lease_end);
-    for (uint32_t i = 0; i < core->unit_high; i++) {
-        const struct unit *u = &core->unit[i];
-        if (!(u->flags & UF_USED))
-            continue;
-        h = mix(mix(h, u->id_lo), (uint64_t)u->term << 32 | u->owner_epoch);
-        h = mix(h, u->delivered ^ u->failed << 1 ^ u->doubt << 2);
-        h = mix(h, (uint64_t)u->owner << 32 | (uint64_t)u->state << 16 | u->flags);
-    }
-    for (int i = 1; i <= core->peer_count; i++)
-        h = mix(h, (uint64_t)core->peer[i].fenced << 32 | core->peer[i].known);
-    return h;
 }
