@@ -367,7 +367,8 @@ static void drain(struct node *n)
         intake_drain(n->intake);
     schedule_stop(n->schedule, n->settings->stop_timeout_ms);
     while (n->intake && intake_sessions(n->intake) > 0 && mono_now().ns < until.ns)
-        mailbox_wait(loop_mailbox(n->main), 20);
+        if (mailbox_wait(loop_mailbox(n->main), 20))
+            mailbox_take(loop_mailbox(n->main));
     cluster_stop(n);
 }
 
@@ -392,11 +393,24 @@ static void close_rooms(struct node *n)
     tls_client_unref(n->tls);
 }
 
+static void end_main(struct node *n)
+{
+    if (n->signals.ev) {
+        int fd = n->signals.fd;
+        watcher_fini(&n->signals);
+        close(fd);
+    }
+    loop_free(n->main);
+}
+
 void node_stop(struct node *n)
 {
     if (n->recovered)
         drain(n);
     stop_loops(n);
+    /* Its answers go to the loops, which have ended but are still there. */
+    if (n->store)
+        store_stop(n->store);
     if (n->face)
         face_close(n);
     close_rooms(n);
@@ -409,6 +423,7 @@ void node_stop(struct node *n)
     /* The sink goes with the process. */
     if (n->history)
         history_close(n->history);
+    end_main(n);
     alarms_free(n->alarms);
     settings_unref(n->settings);
 }

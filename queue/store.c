@@ -195,12 +195,20 @@ static void take_stop(struct mail *mail, void *owner)
     s->stopping = true;
 }
 
+void store_stop(struct store *s)
+{
+    if (s->stopped)
+        return;
+    mailbox_post(s->box, &s->stop, take_stop);
+    pthread_join(s->writer, NULL);
+    s->stopped = true;
+}
+
 void store_close(struct store *s)
 {
     if (!s)
         return;
-    mailbox_post(s->box, &s->stop, take_stop);
-    pthread_join(s->writer, NULL);
+    store_stop(s);
     s->backend->close(s);
 }
 

@@ -44,7 +44,10 @@ struct store_identity {
 struct store *store_open(const struct store_settings *s, char *why, size_t why_size);
 /* The same behaviour in memory, its own writer thread too, for tests. */
 struct store *store_open_ram(uint64_t quota_bytes);
-/* Commits what waits, marks a clean shutdown, joins the writer. */
+/* Commits and answers what waits, joins the writer. What is submitted from then on is not
+ * looked at, reads go on: so that mailboxes may go before the store does. */
+void store_stop(struct store *s);
+/* The same if it is not done yet, and marks a clean shutdown. */
 void store_close(struct store *s);
 struct store_identity store_identity(const struct store *s);
 /* The wall clock as the disk knows it: the time of the last commit, moved on at least
