@@ -74,7 +74,7 @@ struct store {
     struct mail nudge;
     atomic_flag nudged;
     bool stopping;
-    bool stopped; /* the writer has ended */
+    bool stopped;           /* the writer has ended */
     struct store_op *first; /* waiting, oldest first */
     struct store_op **end;
     struct store_op *batch[STORE_BATCH_OPS];
