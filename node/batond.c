@@ -97,6 +97,8 @@ static struct settings *read_settings(const char *file)
     settings_problems_init(&problems);
     struct settings *s = settings_read(file, &problems);
     if (s)
+        cluster_check(s, &problems);
+    if (s && problems.count == 0)
         intake_check(s, &problems);
     if (problems.count > 0) {
         print_problems(&problems);
@@ -106,6 +108,24 @@ static struct settings *read_settings(const char *file)
     }
     settings_problems_fini(&problems);
     return s;
+}
+
+/* Allowed, and seldom meant: to standard error, or to the log. */
+static void tell_warnings(const struct settings *s, bool log)
+{
+    struct buf text;
+    buf_init(&text, 1 << 16);
+    cluster_warnings(s, &text);
+    struct slice rest = buf_slice(&text);
+    while (rest.len > 0) {
+        struct slice line = slice_head(rest, slice_find(rest, '\n'));
+        if (log)
+            log_say(LOG_EV_CONFIG, "%.*s", SLICE_ARG(line));
+        else
+            fprintf(stderr, "%.*s\n", SLICE_ARG(line));
+        rest = slice_from(rest, line.len + 1);
+    }
+    buf_fini(&text);
 }
 
 static int print_settings(const struct settings *s)
@@ -161,6 +181,7 @@ static int run(const char *file, struct settings *settings)
     raise_file_limit();
     keep_memory();
     log_say(LOG_EV_START, "batond %s, settings %s", BATON_VERSION, file);
+    tell_warnings(settings, true);
     if (!node_start(&n)) {
         log_flush();
         node_stop(&n);
@@ -182,10 +203,12 @@ int main(int argc, char **argv)
         return 1;
     if (arguments.action == RUN)
         return run(arguments.config, settings);
-    if (arguments.action == PRINT)
+    if (arguments.action == PRINT) {
         print_settings(settings);
-    else
+    } else {
+        tell_warnings(settings, false);
         printf("%s: good\n", arguments.config);
+    }
     settings_unref(settings);
     return 0;
 }

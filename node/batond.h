@@ -63,6 +63,9 @@ void face_tick(struct node *n);
 /* batond_cluster.c: nothing of it does anything on a node alone, but for cluster_open,
  * which refuses a disk that belongs to a cluster. */
 bool cluster_open(struct node *n, char *why, size_t why_size);
+/* What is wrong with the section `cluster`, and what is unusual: a line each. */
+void cluster_check(const struct settings *s, struct settings_problems *problems);
+void cluster_warnings(const struct settings *s, struct buf *out);
 /* After the scan, before the first operation of the store. */
 bool cluster_start(struct node *n, char *why, size_t why_size);
 void cluster_stop(struct node *n);

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "node/batond.h"
+#include "node/cluster/birth.h"
 #include "node/cluster/rows.h"
 
 /* How long the others wait for this node to come back after a stop: a restart or an
@@ -138,4 +139,39 @@ void cluster_unit(struct node *n, struct unit_id id, struct control_unit *out)
             out->copies += unit.list[i].status == LIST_HOLD;
     }
     free(cfg);
+}
+
+/* --- the settings --- */
+
+static bool token_looks_good(const struct settings *s, char *why, size_t why_size)
+{
+    struct token token;
+    bool good =
+        token_read(s->cluster.join, s->cluster.name, wall_now(), &token, why, why_size);
+    token_wipe(&token);
+    return good;
+}
+
+void cluster_check(const struct settings *s, struct settings_problems *problems)
+{
+    struct core_params params = {
+        .lease_ns = (uint64_t)s->cluster.lease_ms * CORE_MS, .rho_ppm = CLUSTER_RHO_PPM};
+    if (s->cluster.is_set && !core_params_derive(&params))
+        settings_problem(problems, s->file, settings_line(s, "cluster.lease"),
+            "cluster.lease",
+            "is too short: two lost renewals must not end it before a session does");
+}
+
+void cluster_warnings(const struct settings *s, struct buf *out)
+{
+    struct birth who;
+    char why[4608];
+    settings_warnings(s, out);
+    if (!s->cluster.is_set)
+        return;
+    enum birth_way way = birth_look(s, &who, why, sizeof(why));
+    if (way == BIRTH_NONE || way == BIRTH_BAD)
+        buf_printf(out, "%s:%d: %s\n", s->file, settings_line(s, "cluster"), why);
+    else if (way == BIRTH_TOKEN && !token_looks_good(s, why, sizeof(why)))
+        buf_printf(out, "%s:%d: %s\n", s->file, settings_line(s, "cluster.join"), why);
 }

@@ -334,6 +334,8 @@ bool node_reload(struct node *n, struct settings_problems *problems)
     tell_systemd("RELOADING=1");
     struct settings *s = settings_read(n->config_file, problems);
     if (s)
+        cluster_check(s, problems);
+    if (s && problems->count == 0)
         intake_check(s, problems);
     if (problems->count > 0 || !intake_reload(n->intake, s, problems)) {
         log_problems(problems);

@@ -35,7 +35,7 @@ static struct core_limits limits_of(const struct settings *s)
 static bool params_of(const struct settings *s, struct core_params *p)
 {
     *p = (struct core_params){.lease_ns = (uint64_t)s->cluster.lease_ms * CORE_MS,
-        .rho_ppm = 20000,
+        .rho_ppm = CLUSTER_RHO_PPM,
         .doubt_ns = (uint64_t)s->cluster.in_doubt_hold_ms * CORE_MS,
         .own_doubt_ns = 60 * CORE_SEC,
         .stale_ns = (uint64_t)s->cluster.stale_hold_ms * CORE_MS,

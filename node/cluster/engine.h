@@ -14,6 +14,9 @@
 #include "node/cluster/token.h"
 #include "node/delivery/rights.h"
 
+/* By how much clocks may differ in speed. */
+#define CLUSTER_RHO_PPM 20000
+
 struct engine;
 
 /* What the engine tells the rest of the node. From the engine's thread; must not block.

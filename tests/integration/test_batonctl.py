@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from harness import BATONCTL
+from harness import BATONCTL, BATOND
 
 ID = "01m8200shk000001r0000g0000"
 STATUS = {
@@ -309,3 +309,29 @@ def test_cluster_init(tmp_path):
     (tmp_path / "data" / "cluster.init").rename(tmp_path / "data" / "cluster.member")
     out = run("cluster", "init", "-c", str(config))
     assert out.returncode == 1 and "belongs to the cluster prod already" in out.stderr
+
+
+def test_check_config_of_a_cluster(tmp_path):
+    """What is unusual is said, and is no error; a token is looked at."""
+    config, token = tmp_path / "baton.yaml", tmp_path / "token"
+    head = (f"hostname: a.example\ndata_dir: {tmp_path}/data\nresolver: {{dnssec: false}}\ncluster:\n  name: prod\n"
+            "  node: mx1\n  listen: 127.0.0.1:7420\n")
+
+    def check(more=""):
+        config.write_text(head + more)
+        out = subprocess.run([BATOND, "-c", str(config), "--check-config"], capture_output=True, text=True, timeout=60)
+        return out.returncode, out.stderr
+
+    code, said = check()
+    assert code == 0 and f"{config}:4: cluster: this node belongs to no cluster yet" in said
+    assert "batonctl cluster init" in said and "batonctl cluster token" in said
+    code, said = check("  in_doubt_hold: 5s\n")
+    assert code == 0 and f"{config}:8: cluster.in_doubt_hold: under 180s" in said
+    code, said = check(f"  join: {token}\n")
+    assert code == 0 and f"{config}:8: cluster.join: {token} cannot be read" in said
+    token.write_text("not a token\n")
+    token.chmod(0o600)
+    assert "is no token" in check(f"  join: {token}\n")[1]
+    assert run("cluster", "init", "-c", str(config)).returncode == 0
+    assert check() == (0, "")
+    assert check("  lease: 4s\n")[0] == 1
