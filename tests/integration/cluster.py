@@ -67,11 +67,13 @@ class World:
 
 
 class Node(Baton):
-    """`host`: address of its cluster port; `netns`: a network namespace to run in."""
+    """`net`: (a netrelay.Net, its endpoint): the node runs in that namespace and listens on that address; the sink
+    then belongs on the network's own, Sink(host=net.address(0))."""
 
-    def __init__(self, cluster, name, host="127.0.0.1", role="node", netns=None, zone=None, cluster_extra=""):
-        self.cluster, self.name, self.host, self.role, self.netns = cluster, name, host, role, netns
-        self.port = free_port_pair("127.0.0.1") if netns is None else 7420
+    def __init__(self, cluster, name, role="node", net=None, zone=None, cluster_extra=""):
+        self.cluster, self.name, self.role = cluster, name, role
+        self.host = net[0].address(net[1]) if net else "127.0.0.1"
+        self.port = 7420 if net else free_port_pair("127.0.0.1")
         folder = os.path.join(cluster.folder, name)
         os.makedirs(folder, exist_ok=True)
         self.world = World(folder)
@@ -80,16 +82,24 @@ cluster:
   name: {cluster.name}
   node: {name}
   role: {role}
-  listen: {host}:{self.port}
+  listen: {self.host}:{self.port}
   lease: {cluster.lease}s
   in_doubt_hold: {IN_DOUBT_HOLD}s
   join: {folder}/join.token
   zone: {zone or name}
 {cluster_extra}"""
-        wrap = ["ip", "netns", "exec", netns] if netns else []
-        super().__init__(sink_port=cluster.sink.port, extra=cluster.extra + extra, listeners=LISTENERS,
-                         folder=folder, retry=cluster.retry, env=self.world.env(), wrap=wrap)
+        listeners = LISTENERS
+        if net:
+            extra += f'relay_clients: ["{net[0].subnet}.0/24"]\n'
+            extra += f'routes:\n  - {{domain: "*", next_hop: ["[{net[0].address(0)}]:{cluster.sink.port}"]}}\n'
+            listeners = LISTENERS.replace("127.0.0.1", self.host)
+        super().__init__(sink_port=cluster.sink.port, extra=cluster.extra + extra, listeners=listeners,
+                         folder=folder, retry=cluster.retry, env=self.world.env(),
+                         wrap=net[0].wrap(net[1]) if net else [])
         self.write_settings(self.settings.replace("hostname: mx.baton.test", f"hostname: {name}.baton.test", 1))
+
+    def smtp(self, listener="relay", timeout=30):
+        return smtplib.SMTP(self.host, self.ports[listener], timeout=timeout, local_hostname="client.test")
 
     def init(self):
         self.offline("cluster", "init")
