@@ -198,7 +198,8 @@ class Cluster:
             for n in self.running():
                 s = n.status()
                 up = [m for m in s.get("nodes", [])
-                      if m["member"] == "up" and m["view"] == "alive" and m["session"] == "open"]
+                      if (m["member"], m["view"], m["session"]) == ("up", "alive", "open")
+                      and m["lease"] in ("held", "static")]
                 if len(up) < want or (copies and s["queue"]["copies_short"]):
                     return False
             return True
