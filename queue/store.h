@@ -66,6 +66,7 @@ struct scan_unit {
     bool clustered; /* has a row in STORE_ROW_UNIT: not to be delivered until the cluster
                        says so */
     uint16_t open_rcpts;
+    uint16_t in_doubt; /* of those */
     uint64_t size;
 };
 struct scan_result {

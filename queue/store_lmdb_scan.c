@@ -29,6 +29,7 @@ struct walk {
     struct scan_result *out;
     struct mono told_at;
     uint64_t total, open, held;
+    uint16_t in_doubt;                 /* recipients of the unit looked at */
     struct at msg, rcpt, bref, row;    /* row: the cluster's, about units */
     bool clustered;                    /* there are such rows */
     unsigned char next[UNIT_ID_BYTES]; /* the first unit not looked at yet */
@@ -156,6 +157,7 @@ static bool rcpts_fit(struct walk *w, struct unit_id id, const struct row_head *
     uint64_t rcpts = 0, open = 0;
     struct unit_id owner;
     bool ok = true;
+    w->in_doubt = 0;
     for (; unit_of(&w->rcpt, &owner) && unit_id_cmp(owner, id) == 0;
          step(&w->rcpt, MDB_NEXT)) {
         struct row_head rcpt = {0};
@@ -165,7 +167,10 @@ static bool rcpts_fit(struct walk *w, struct unit_id id, const struct row_head *
         else
             ok = false;
         rcpts++;
-        open += !rcpt_state_is_final(row_head_rcpt_state(&rcpt));
+        enum rcpt_state state = row_head_rcpt_state(&rcpt);
+        open += !rcpt_state_is_final(state);
+        if (state == RCPT_IN_DOUBT)
+            w->in_doubt++;
     }
     return ok && rcpts == head->field[UNIT_RCPTS] && open == head->field[UNIT_OPEN];
 }
@@ -202,6 +207,7 @@ static void report_unit(
         .held = head->field[UNIT_HELD] != 0,
         .clustered = clustered,
         .open_rcpts = (uint16_t)head->field[UNIT_OPEN],
+        .in_doubt = w->in_doubt,
         .size = head->field[UNIT_SIZE]};
     if (!w->in_message)
         w->units = 0;

@@ -399,6 +399,15 @@ static int ram_idle_ms(struct store *base)
 
 /* --- reads --- */
 
+static uint16_t in_doubt(const struct unit_record *u)
+{
+    uint16_t count = 0;
+    for (unsigned i = 0; i < u->rcpt_count; i++)
+        if (u->rcpts[i].state == RCPT_IN_DOUBT)
+            count++;
+    return count;
+}
+
 static enum err ram_scan(struct store *base,
     void (*unit)(const struct scan_unit *u, void *ctx),
     void (*progress)(uint64_t done, uint64_t total, void *ctx), void *ctx,
@@ -416,6 +425,7 @@ static enum err ram_scan(struct store *base,
             .held = u->held,
             .clustered = ram_is_clustered(s, u->id),
             .open_rcpts = (uint16_t)ram_open_rcpts(u),
+            .in_doubt = in_doubt(u),
             .size = u->message->size};
         out->units++;
         out->recipients += u->rcpt_count;

@@ -206,6 +206,8 @@ void schedule_place_found(struct schedule *s, struct sched_unit *unit, struct gr
     g->unit_count++;
     unit->place = found->held ? UNIT_HELD : UNIT_WAITING;
     s->held += found->held;
+    unit->in_doubt = found->in_doubt;
+    s->in_doubt += found->in_doubt;
     units_wait(s->units, unit, found->held ? found->expires.ms : sane_due(s, found));
 }
 

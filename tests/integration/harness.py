@@ -36,10 +36,10 @@ def wait_until(condition, timeout=30, what="the condition"):
         time.sleep(0.02)
 
 
-def make_certificate(folder, name="mx.baton.test"):
+def make_certificate(folder, name="mx.baton.test", days=90):
     cert, key = os.path.join(folder, "tls.crt"), os.path.join(folder, "tls.key")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                    "-nodes", "-keyout", key, "-out", cert, "-days", "90", "-subj", f"/CN={name}",
+                    "-nodes", "-keyout", key, "-out", cert, "-days", str(days), "-subj", f"/CN={name}",
                     "-addext", f"subjectAltName=DNS:{name}"], check=True, capture_output=True)
     os.chmod(key, 0o600)
     return cert, key

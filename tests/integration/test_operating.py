@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from harness import BATOND, DEFAULT_LISTENERS, Baton, Raw, wait_until
+from harness import BATOND, DEFAULT_LISTENERS, Baton, Raw, make_certificate, wait_until
 from sink import Sink
 
 DAY_MS = 86_400_000
@@ -75,6 +75,9 @@ def test_a_bad_reload_changes_nothing(baton, sink):
 
 
 def test_status_and_exit_codes(baton, sink):
+    # A certificate of two days is an alarm with its next step, so the node is degraded.
+    make_certificate(baton.folder, days=2)
+    baton.ctl("reload")
     baton.send()
     sink.wait(1)
     # The sink has it before its outcome is settled here.
@@ -84,7 +87,6 @@ def test_status_and_exit_codes(baton, sink):
     assert {"cluster", "nodes", "queue", "egress", "alarms"} <= set(status)
     node = status["nodes"][0]
     assert node["received_total"] == 1 and node["delivered_total"] == 1
-    # The certificate of the test lives two days: an alarm with its next step, so degraded.
     assert p.returncode == 2 and status["alarms"][0]["next_step"]
     human = baton.ctl("status", check=False).stdout
     assert "certificate" in human and "\x1b" not in human

@@ -115,6 +115,11 @@ def test_a_lost_reply_after_the_dot_is_a_possible_duplicate(sink):
         assert r["possible_duplicate"] == "D7"
         # The line comes before the outcome is durable.
         wait_until(lambda: b.ctl_json("queue", "ls")[0]["recipients"][0]["state"] == "in_doubt", what="in doubt")
+        doubts = lambda: b.ctl_json("status", check=False)[0]["queue"]["in_doubt"]
+        wait_until(lambda: doubts() == 1, what="the count")
+        assert b.stop() == 0
+        b.start()
+        wait_until(lambda: doubts() == 1, what="the count after a restart")
 
 
 def test_mail_expires_with_a_dsn(sink):
