@@ -74,6 +74,8 @@ char *ctl_find_socket(const struct command_line *line);
 int run_status(struct ctl *ctl, const struct command_line *line);
 int run_queue_ls(struct ctl *ctl, const struct command_line *line);
 int run_queue_show(struct ctl *ctl, const struct command_line *line);
+int run_quarantine_ls(struct ctl *ctl, const struct command_line *line);
+int run_quarantine(struct ctl *ctl, const struct command_line *line);
 int run_queue_shape(struct ctl *ctl, const struct command_line *line);
 int run_trace(struct ctl *ctl, const struct command_line *line);
 int run_resolve(struct ctl *ctl, const struct command_line *line);

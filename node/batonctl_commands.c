@@ -29,6 +29,14 @@ const struct command commands[] = {
         {{"--headers", NULL, "the header of the message, too"}}, run_queue_show},
     {"queue shape", "[FILTER...]", "open recipients by destination and age (minutes)", "",
         0, 0, {FILTERS, {"--limit", "N", "rows (20)"}}, run_queue_shape},
+    {"quarantine ls", "", "mail put aside because it was damaged or stale", "", 0, 0,
+        {{0}}, run_quarantine_ls},
+    {"quarantine show", "ID", "everything about one of them", "", 1, 1, {{0}},
+        run_queue_show},
+    {"quarantine release", "ID", "back into the queue, from the next start on",
+        "What of it is damaged stays.\n", 1, 1, {{0}}, run_quarantine},
+    {"quarantine drop", "ID", "delete it for good", "", 1, 1,
+        {{"--reason", "TEXT", "why, for the log; needed"}}, run_quarantine},
     {"trace", "ID|ADDRESS",
         "the whole timeline of a message, or of the last for an address",
         "For an address: the messages in which it was sender or recipient.\n", 1, 1,
@@ -102,8 +110,8 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
 /* Documented, and not here yet: refused by name, so that nobody takes them for typing
  * errors. */
 static const char *const not_built[] = {"queue hold", "queue release", "queue retry",
-    "queue expire", "queue bounce", "queue drop", "quarantine", "why", "egress",
-    "reputation", "suppress", "user add", "user rm", "user passwd", "user ls"};
+    "queue expire", "queue bounce", "queue drop", "why", "egress", "reputation",
+    "suppress", "user add", "user rm", "user passwd", "user ls"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {
@@ -284,6 +292,8 @@ static bool take_command(struct command_line *line, struct words *w)
     const char *second = two ? w->argv[w->at + 1] : NULL;
     if (strcmp(first, "queue") == 0 && !second)
         second = "shape";
+    if (strcmp(first, "quarantine") == 0 && !second)
+        second = "ls";
     line->command = find_command(first, second);
     if (!line->command)
         return no_such_command(first, second);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `queue ls`, `queue show`, `queue shape`. */
+/* `queue ls`, `queue show`, `queue shape`, `quarantine`. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -256,9 +256,9 @@ static void show_line(struct ctl *ctl, json_t *unit, void *ctx)
 int run_queue_show(struct ctl *ctl, const struct command_line *line)
 {
     bool more = false;
-    json_t *args = json_pack("{s:s,s:b}", "id", line->positional[0], "headers",
-        option_value(line, "--headers") != NULL);
-    return ctl_call(ctl, "queue show", args, false, show_line, &more);
+    bool headers = option_value(line, "--headers") != NULL;
+    json_t *args = json_pack("{s:s,s:b}", "id", line->positional[0], "headers", headers);
+    return ctl_call(ctl, line->command->name, args, false, show_line, &more);
 }
 
 /* --- shape --- */
@@ -313,4 +313,62 @@ int run_queue_shape(struct ctl *ctl, const struct command_line *line)
         printf(filtered ? "nothing in the queue matches\n" : "the queue is empty\n");
     table_free(&shape.table);
     return code;
+}
+
+/* --- quarantine --- */
+
+static void aside_line(struct ctl *ctl, json_t *unit, void *ctx)
+{
+    unsigned *count = ctx;
+    char age[32];
+    age_format(ctl, unit, "since", age);
+    paint(ctl, BOLD, "%.*s-%" PRId64, SLICE_ARG(slice_head(get_text(unit, "id"), 40)),
+        get_int(unit, "unit"));
+    printf("  on ");
+    text_put(get_text(unit, "node"));
+    printf(", %s ago: ", age);
+    text_put(get_text(unit, "reason"));
+    printf("\n    ");
+    if (json_object_get(unit, "from")) {
+        printf("from ");
+        print_sender(get_text(unit, "from"));
+        printf(" to %zu; ", json_array_size(json_object_get(unit, "recipients")));
+    }
+    printf("%" PRId64 " of %" PRId64 " rows damaged%s\n", get_int(unit, "damaged"),
+        get_int(unit, "rows"),
+        get_bool(unit, "releasable") ? "" : "; cannot be released");
+    ++*count;
+}
+
+int run_quarantine_ls(struct ctl *ctl, const struct command_line *line)
+{
+    unsigned count = 0;
+    (void)line;
+    int code = ctl_call(ctl, "quarantine ls", json_object(), false, aside_line, &count);
+    if (code == EXIT_WELL && count == 0 && !ctl->json)
+        printf("nothing is put aside\n");
+    return code;
+}
+
+static void aside_done_line(struct ctl *ctl, json_t *answer, void *ctx)
+{
+    (void)ctl;
+    (void)ctx;
+    text_put(get_text(answer, "id"));
+    printf(" on ");
+    text_put(get_text(answer, "node"));
+    printf(": ");
+    text_put(get_text(answer, "done"));
+    printf(get_bool(answer, "at_next_start")
+               ? ", and delivered from the next start of batond on\n"
+               : "\n");
+}
+
+int run_quarantine(struct ctl *ctl, const struct command_line *line)
+{
+    const char *reason = option_value(line, "--reason");
+    json_t *args = json_pack("{s:s}", "id", line->positional[0]);
+    if (reason)
+        json_object_set_new(args, "reason", json_string(reason));
+    return ctl_call(ctl, line->command->name, args, false, aside_done_line, NULL);
 }

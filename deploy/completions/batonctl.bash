@@ -26,9 +26,11 @@ _batonctl() {
         esac
     done
     case $command:$sub in
-    :) COMPREPLY=($(compgen -W "status queue trace resolve events reload log clock allow user cluster node drain undrain remove force-fence force-config $global -c --version" -- "$cur")) ;;
+    :) COMPREPLY=($(compgen -W "status queue quarantine trace resolve events reload log clock allow user cluster node drain undrain remove force-fence force-config $global -c --version" -- "$cur")) ;;
     cluster:) COMPREPLY=($(compgen -W "init token $global" -- "$cur")) ;;
     cluster:token) COMPREPLY=($(compgen -W "--for $global" -- "$cur")) ;;
+    quarantine:) COMPREPLY=($(compgen -W "ls show release drop $global" -- "$cur")) ;;
+    quarantine:drop) COMPREPLY=($(compgen -W "--reason $global" -- "$cur")) ;;
     allow:) COMPREPLY=($(compgen -W "add rm ls $global" -- "$cur")) ;;
     allow:add) COMPREPLY=($(compgen -W "--for $global" -- "$cur")) ;;
     user:) COMPREPLY=($(compgen -W "lock unlock locks $global" -- "$cur")) ;;

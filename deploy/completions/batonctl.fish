@@ -2,7 +2,7 @@
 # fish completion for batonctl(1)
 function __batonctl_wants_command
     not __fish_seen_subcommand_from status queue trace resolve events reload log clock \
-        allow user cluster node drain undrain remove force-fence force-config
+        quarantine allow user cluster node drain undrain remove force-fence force-config
 end
 function __batonctl_filters
     __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
@@ -22,6 +22,8 @@ complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as 
 complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'
 complete -c batonctl -n __batonctl_wants_command -a clock -d 'accept: vouch for the clock'
 complete -c batonctl -n __batonctl_wants_command -a log -d 'Set the log level'
+complete -c batonctl -n __batonctl_wants_command -a quarantine -d 'Mail put aside'
+complete -c batonctl -n '__fish_seen_subcommand_from quarantine; and not __fish_seen_subcommand_from ls show release drop' -a 'ls show release drop'
 complete -c batonctl -n __batonctl_wants_command -a allow -d 'Relay clients added at run time'
 complete -c batonctl -n __batonctl_wants_command -a user -d 'Lock and unlock'
 complete -c batonctl -n '__fish_seen_subcommand_from allow; and not __fish_seen_subcommand_from add rm ls' -a 'add rm ls'

@@ -53,6 +53,7 @@ struct control_handlers *control_handlers_new(
     resolve_register(c, h);
     events_register(c, h);
     admin_register(c, h);
+    quarantine_register(c, h);
     if (sources->granted)
         allow_register(c, h);
     if (sources->peers)

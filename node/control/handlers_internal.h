@@ -65,6 +65,7 @@ void shape_register(struct control *c, struct control_handlers *h);
 void trace_register(struct control *c, struct control_handlers *h);
 void resolve_register(struct control *c, struct control_handlers *h);
 void events_register(struct control *c, struct control_handlers *h);
+void quarantine_register(struct control *c, struct control_handlers *h);
 void allow_register(struct control *c, struct control_handlers *h);
 void allow_free(struct control_handlers *h);
 void admin_register(struct control *c, struct control_handlers *h);

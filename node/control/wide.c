@@ -11,7 +11,8 @@ static const struct {
     control_handler *handler;
 } shared[] = {{"status", wide_status}, {"node ls", wide_nodes}, {"queue ls", wide_ls},
     {"queue show", wide_show}, {"queue shape", wide_shape}, {"trace", wide_trace},
-    {"events", wide_events}};
+    {"quarantine ls", wide_all}, {"quarantine show", wide_show},
+    {"quarantine drop", wide_show}, {"events", wide_events}};
 #define SHARED (sizeof(shared) / sizeof(shared[0]))
 
 bool wide_is_shared(const char *command)

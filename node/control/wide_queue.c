@@ -168,19 +168,29 @@ void wide_ls(struct control_request *req, json_t *args, void *ctx)
 
 /* --- show: what each node has of the message --- */
 
-static void merge_lines(struct wide *w)
+static void merge_all(struct wide *w)
 {
     size_t at;
     json_t *line;
-    if (!wide_has_lines(w)) {
-        wide_refuse(w);
-        return;
-    }
     for (unsigned i = 0; i < w->count; i++) {
         json_array_foreach(wide_lines(&w->parts[i]), at, line)
             control_reply(w->req, json_incref(line));
     }
     wide_finish(w, 0);
+}
+
+static void merge_lines(struct wide *w)
+{
+    if (wide_has_lines(w))
+        merge_all(w);
+    else
+        wide_refuse(w);
+}
+
+/* A list, which may be empty. */
+void wide_all(struct control_request *req, json_t *args, void *ctx)
+{
+    wide_start(ctx, req, req->command, args, json_incref(args), merge_all);
 }
 
 void wide_show(struct control_request *req, json_t *args, void *ctx)

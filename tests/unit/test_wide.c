@@ -620,6 +620,60 @@ static void test_queue_show(void **state)
     json_decref(answer);
 }
 
+/* --- quarantine --- */
+
+static json_t *asides(unsigned index, json_t *question)
+{
+    bool ls = strcmp(text_of(question, "command"), "quarantine ls") == 0;
+    return index ? NULL
+           : ls  ? parse("{\"exit\":0,\"lines\":[{\"id\":\"x\",\"node\":\"mx2\"}]}")
+                 : parse("{\"exit\":1,\"lines\":[],\"error\":\"not here\"}");
+}
+
+static void test_quarantine(void **state)
+{
+    (void)state;
+    struct unit_id unit = {accept_message(500), 0};
+    char id[UNIT_ID_TEXT_MAX], args[120];
+    struct store_cluster put = {
+        .op = {.kind = STORE_OP_CLUSTER, .reply_to = box, .done = op_done},
+        .aside = &unit,
+        .aside_count = 1,
+        .aside_reason = SLICE("stale")};
+    store_submit(store, &put.op);
+    while (!mailbox_wait(box, 10000) || mailbox_drain(box) == 0)
+        ;
+    assert_int_equal(put.op.result, ERR_OK);
+    unit_id_format(unit, id);
+    json_t *answer = ask_node("quarantine ls", "{}", asides);
+    assert_int_equal(json_array_size(answer), 3);
+    assert_string_equal(text_of(at(answer, 0), "reason"), "stale");
+    assert_string_equal(text_of(at(answer, 0), "from"), "alice@a.example");
+    assert_string_equal(text_of(at(answer, 1), "node"), "mx2");
+    json_decref(answer);
+    snprintf(args, sizeof(args), "{\"id\":\"%s\"}", id);
+    answer = ask_node("quarantine show", args, asides);
+    assert_int_equal(json_array_size(answer), 2);
+    assert_true(json_is_true(json_object_get(at(answer, 0), "releasable")));
+    json_decref(answer);
+    answer = ask_node("quarantine release", args, asides);
+    assert_non_null(strstr(text_of(end_of(answer), "error"), "for a node of a cluster"));
+    json_decref(answer);
+    answer = ask_node("quarantine drop", args, asides);
+    assert_non_null(strstr(text_of(end_of(answer), "error"), "wants a reason"));
+    json_decref(answer);
+    snprintf(args, sizeof(args), "{\"id\":\"%s\",\"reason\":\"old\"}", id);
+    answer = ask_node("quarantine drop", args, asides);
+    assert_string_equal(text_of(at(answer, 0), "done"), "dropped");
+    json_decref(answer);
+    answer = ask_node("quarantine drop", args, asides);
+    assert_int_equal(exit_of(answer), 1);
+    json_decref(answer);
+    answer = ask_node("quarantine show", "{\"id\":\"x\"}", asides);
+    assert_int_equal(exit_of(answer), 1);
+    json_decref(answer);
+}
+
 /* --- trace and events --- */
 
 static json_t *timelines(unsigned index, json_t *question)
@@ -807,6 +861,7 @@ int main(void)
         cmocka_unit_test(test_queue_ls_garbage),
         cmocka_unit_test(test_queue_shape),
         cmocka_unit_test(test_queue_show),
+        cmocka_unit_test(test_quarantine),
         cmocka_unit_test(test_trace),
         cmocka_unit_test(test_events),
         cmocka_unit_test(test_questions),
