@@ -16,6 +16,8 @@
 #define COPY_AGAIN_PER_MB_MS 50
 #define COPIES_WAITING 20000u
 #define READS_MAX 24u
+/* Pieces of each copy in one turn of the thread. */
+#define PUMP_ROUNDS 4u
 #define OUTCOME_KEEP_MS 60000
 #define OUTCOMES_BYTES (16u << 20)
 
@@ -282,9 +284,17 @@ static void copy_read(struct mail *mail, void *owner)
     c->state = COPY_READY;
 }
 
+/* Rows of a body that arrived are the store's to read once its message is there. */
+static bool is_readable(const struct engine *e, const struct copy_out *c)
+{
+    const struct accepting *hot = c->message ? engine_hot(e, &c->id) : NULL;
+    return !hot || hot->is_stored;
+}
+
 static bool start_read(struct engine *e, struct copy_out *c)
 {
-    if (e->reads >= READS_MAX || e->copying_bytes > COPYING_BYTES_MAX)
+    if (!is_readable(e, c) || e->reads >= READS_MAX ||
+        e->copying_bytes > COPYING_BYTES_MAX)
         return false;
     if (!c->chunk) {
         c->chunk = mem_alloc(COPY_PIECE_BYTES);
@@ -350,8 +360,8 @@ static bool advance(struct engine *e, struct copy_out *c)
         copy_drop(e, c); /* read, and nothing there: shorter than it says */
         return true;
     }
-    c->read_at = c->offset + 1;
-    start_read(e, c);
+    if (start_read(e, c))
+        c->read_at = c->offset + 1;
     return false;
 }
 
@@ -361,25 +371,43 @@ static bool has_bulk_room(const struct engine *e, const struct copy_out *c)
            transport_room(e->transport, c->to) >= WIRE_FRAME_MAX;
 }
 
-static void pump_peer(struct engine *e, struct engine_peer *p)
+/* A turn for each, so that one large message does not hold up the others. True when
+ * something went out and more may. */
+static bool pump_peer(struct engine *e, struct engine_peer *p)
 {
-    /* A turn for each, then again: one large message does not hold up the others. */
+    bool more = false;
     for (unsigned n = p->waiting, budget = 256; n > 0 && budget > 0; n--, budget--) {
         struct copy_out *c = p->first;
         if (!c)
-            return;
+            break;
         queue_remove(p, c);
         queue_add(p, c);
-        if (has_bulk_room(e, c))
-            advance(e, c);
+        if (has_bulk_room(e, c) && advance(e, c))
+            more = true;
     }
+    return more;
+}
+
+static void pump_again(struct mail *mail, void *owner)
+{
+    struct engine *e = owner;
+    (void)mail; /* waking up is enough: the turn ends with the pump */
+    e->is_pump_posted = false;
 }
 
 void engine_copy_pump(struct engine *e)
 {
-    for (unsigned i = 0; i < e->peer_count; i++)
-        if (e->peer[i].waiting)
-            pump_peer(e, &e->peer[i]);
+    bool more = true;
+    for (unsigned round = 0; more && round < PUMP_ROUNDS; round++) {
+        more = false;
+        for (unsigned i = 0; i < e->peer_count; i++)
+            if (e->peer[i].waiting && pump_peer(e, &e->peer[i]))
+                more = true;
+    }
+    if (!more || e->is_pump_posted)
+        return;
+    e->is_pump_posted = true; /* leases and questions come in between */
+    mailbox_post(e->box, &e->pump_mail, pump_again);
 }
 
 /* --- the core asks --- */

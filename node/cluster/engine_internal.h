@@ -56,7 +56,8 @@ struct engine_peer {
     char version[16];
     struct core_ident ident;
     bool is_linked;
-    struct mono complain_at;
+    struct mono complain_at, reconnect_at;
+    unsigned tries; /* to connect to it anew */
 };
 #define ENGINE_PEERS CORE_MEMBERS_MAX
 
@@ -139,7 +140,9 @@ struct engine {
     struct table outcomes; /* struct outcome_kept by unit */
     struct outcome_kept *outcome_first, **outcome_end;
     uint64_t outcome_bytes, arriving_bytes, copying_bytes;
-    unsigned reads;          /* helpers reading copies */
+    unsigned reads; /* helpers reading copies */
+    struct mail pump_mail;
+    bool is_pump_posted;
     struct arrival *arrival; /* with the event that is being given */
     unsigned char *frame;    /* WIRE_FRAME_MAX of scratch */
 
