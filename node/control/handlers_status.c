@@ -179,13 +179,16 @@ static json_t *count_json(enum metric m)
     return json_integer(metric_read(m));
 }
 
-static void add_lease(json_t *n, const struct engine_status *cl)
+static void add_lease(
+    json_t *n, const struct engine_status *cl, const struct engine_member *self)
 {
     bool fixed = cl->lease_ms == INT64_MAX;
     if (fixed)
         json_object_set_new(n, "lease", json_string("static"));
     json_object_set_new(n, "lease_ms", fixed ? json_null() : json_integer(cl->lease_ms));
     json_object_set_new(n, "epoch", json_integer(cl->epoch));
+    json_object_set_new(
+        n, "voter", json_boolean(self && (self->roles & ROLE_VOTER) != 0));
     json_object_set_new(n, "state", json_string(cl->state ? cl->state : ""));
 }
 
@@ -222,7 +225,7 @@ static json_t *node_json(const struct control_handlers *h,
         n, "copies_held", json_integer(cl ? (json_int_t)cl->copies_held : 0));
     json_object_set_new(n, "stored", json_integer((json_int_t)st->units));
     if (cl)
-        add_lease(n, cl);
+        add_lease(n, cl, self);
     json_object_set_new(n, "received_total", count_json(METRIC_received_total));
     json_object_set_new(n, "delivered_total", count_json(METRIC_delivered_total));
     json_object_set_new(n, "deferred_total", count_json(METRIC_deferred_total));

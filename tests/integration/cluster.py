@@ -200,7 +200,11 @@ class Cluster:
                 up = [m for m in s.get("nodes", [])
                       if (m["member"], m["view"], m["session"]) == ("up", "alive", "open")
                       and m["lease"] in ("held", "static")]
+                voting = sum(1 for m in s.get("nodes", []) if m.get("voter"))
                 if len(up) < want or (copies and s["queue"]["copies_short"]):
+                    return False
+                # With two voters the loss of one stops everything: three make it safe to pull a plug.
+                if len(up) >= 3 and voting < 3:
                     return False
             return True
         wait_until(look, timeout, f"{want} nodes up, no copies short")
