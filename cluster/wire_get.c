@@ -173,12 +173,13 @@ static bool get_lease(const Baton__Wire__Lease *from, struct msg_lease *out)
         return false;
     out->nonce = from->nonce;
     out->acked = from->acked;
+    out->birth = from->birth;
     out->wait_ns = from->wait_ns;
     out->row_count = (uint8_t)from->n_row;
     for (size_t i = 0; i < from->n_row; i++)
         if (!get_row(from->row[i], &out->row[i]))
             return false;
-    return get_u8(from->answer, LEASE_SEALED, &out->answer) &&
+    return get_u8(from->answer, LEASE_TWIN, &out->answer) &&
            get_u8(from->page, UINT8_MAX, &out->page) &&
            get_u8(from->page_count, UINT8_MAX, &out->page_count);
 }

@@ -167,6 +167,7 @@ static void put_lease(struct wire_scratch *s, const struct msg_lease *m, pb_enve
     baton__wire__lease__init(to);
     to->nonce = m->nonce;
     to->acked = m->acked;
+    to->birth = m->birth;
     to->wait_ns = m->wait_ns;
     to->answer = m->answer;
     to->page = m->page;

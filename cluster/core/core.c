@@ -344,6 +344,8 @@ static void receive(struct core *core, const struct core_msg *m)
         config_recv(core, slot, m);
         return;
     }
+    if (core->state >= CORE_OPENING && voter_twin(core, slot, m))
+        return;
     if (!lane_fresh(core, &core->peer[slot], m))
         return;
     peer_heard(core, slot, &m->env);

@@ -67,6 +67,7 @@ void session_gate(struct core *core);
 void session_resign(struct core *core, uint32_t hold_s);
 void session_self_vote(struct core *core);
 void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg);
+bool voter_twin(struct core *core, uint8_t slot, const struct core_msg *msg);
 void voter_fence_req(struct core *core, uint8_t slot, const struct core_msg *msg);
 void voter_fence_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
 void voter_fence_notice(struct core *core, uint8_t slot, const struct core_msg *msg);

@@ -165,10 +165,18 @@ struct sess_row {
     uint8_t flags;   /* 1 resigned, 2 forced */
 };
 
-enum lease_answer { LEASE_GRANT = 1, LEASE_FENCED, LEASE_WAIT, LEASE_DEAF, LEASE_SEALED };
+enum lease_answer {
+    LEASE_GRANT = 1,
+    LEASE_FENCED,
+    LEASE_WAIT,
+    LEASE_DEAF,
+    LEASE_SEALED,
+    LEASE_TWIN, /* another process has run this session: the asker is an old image */
+};
 
 struct msg_lease {
     uint64_t nonce;
+    uint64_t birth; /* random, of the process that asks; comes back in the answer */
     uint64_t acked; /* REQ: newest nonce of which an answer of this voter was heard */
     uint64_t wait_ns;
     uint8_t answer; /* enum lease_answer */

@@ -73,6 +73,13 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
     if (slot == 0 || fenced == UINT32_MAX)
         return;
     if (slot == core->self) {
+        if (fenced > core->epoch && fenced < NODE_CLOSED && core->state >= CORE_OPENING &&
+            !MUT(core, MUT_TWIN_GRANTED)) {
+            SOMETIMES(core, ST_OLD_IMAGE);
+            core_die(
+                core, "a session that we do not know was fenced: this is an old image");
+            return;
+        }
         if (fenced >= core->epoch && core->state >= CORE_OPENING) {
             SOMETIMES(core, ST_FENCED_SELF);
             core_new_session(core);

@@ -67,6 +67,7 @@ void session_start(struct core *core)
 {
     core->state = CORE_OPENING;
     core->nonce = (uint64_t)core->epoch << 32;
+    core->birth = core_random(core) | 1;
     core->lease_end = 0;
     core->lease_prev = 0;
     core->set_nonce = 0;
@@ -116,6 +117,7 @@ static void ask_voter(struct core *core, uint8_t slot)
 {
     struct core_msg m = {.kind = MSG_LEASE_REQ};
     m.u.lease.nonce = core->nonce;
+    m.u.lease.birth = core->birth;
     m.u.lease.acked = core->peer[slot].answered_nonce;
     m.u.lease.page = core->state == CORE_OPENING && !core->peer[slot].table_whole;
     core_send(core, slot, &m);
@@ -252,6 +254,7 @@ static void refused(struct core *core, struct peer *p, const struct msg_lease *l
             return;
         }
         if (l->row[0].cur > core->epoch) {
+            SOMETIMES(core, ST_OLD_IMAGE);
             core_die(core, "a newer session of this node exists: this is an old image");
             return;
         }
@@ -266,8 +269,13 @@ void session_lease_rsp(struct core *core, uint8_t slot, const struct core_msg *m
     struct peer *p = &core->peer[slot];
     const struct grant *sent = &core->round[l->nonce % ROUND_RING];
     if (l->nonce >> 32 != core->epoch || !is_voter(core, slot) ||
-        l->nonce <= core->set_nonce)
+        l->nonce <= core->set_nonce || l->birth != core->birth)
         return; /* asked in another session, or of another set of voters */
+    if (l->answer == LEASE_TWIN) {
+        SOMETIMES(core, ST_OLD_IMAGE);
+        core_die(core, "another process ran this session: this is an old image");
+        return;
+    }
     if (l->nonce > p->answered_nonce || p->answered_nonce >> 32 != core->epoch)
         p->answered_nonce = l->nonce;
     if (l->answer != LEASE_GRANT) {

@@ -79,6 +79,7 @@ struct peer {
     uint8_t grant_next;
     struct grant unheard; /* oldest grant it has not acknowledged; nonce 0: none */
     uint64_t heard_nonce; /* what the member heard from us */
+    uint64_t birth;       /* of the process that runs session sess.cur */
     uint64_t fence_round_at, fence_started_at;
     uint64_t down_since;     /* when F >= K became true here */
     uint32_t fence_ok_epoch; /* epoch the collected answers are for */
@@ -315,7 +316,7 @@ struct core {
     uint32_t parked_head, parked_count;
     /* lease */
     struct grant round[ROUND_RING]; /* nonce -> send time */
-    uint64_t nonce;
+    uint64_t nonce, birth;
     uint64_t renew_at;
     uint64_t lease_end;
     bool frozen;

@@ -54,6 +54,7 @@ enum mutant {
     MUT_PROMISE_VOLATILE,     /* answers of Paxos do not wait for the disk */
     MUT_STALE_DELIVERED,      /* copies older than every tombstone are claimed */
     MUT_ROT_IGNORED,          /* damaged mail is delivered and inherited */
+    MUT_TWIN_GRANTED,         /* two processes of one session get leases */
     MUT_COUNT
 };
 #ifdef CORE_SIM
@@ -115,6 +116,7 @@ enum sometimes {
     ST_DAMAGED,
     ST_FIXED,
     ST_STEAL_ASKED,
+    ST_OLD_IMAGE,
     ST_COUNT
 };
 

@@ -51,11 +51,12 @@ static void take_heard(struct peer *p, uint64_t nonce)
             p->unheard = p->grant[i];
 }
 
-static void answer(
-    struct core *core, uint8_t slot, uint64_t nonce, enum lease_answer what)
+static void answer(struct core *core, uint8_t slot, const struct msg_lease *asked,
+    enum lease_answer what)
 {
     struct core_msg m = {.kind = MSG_LEASE_RSP};
-    m.u.lease.nonce = nonce;
+    m.u.lease.nonce = asked->nonce;
+    m.u.lease.birth = asked->birth;
     m.u.lease.answer = (uint8_t)what;
     m.u.lease.row[0] = core->peer[slot].sess;
     m.u.lease.row_count = 1;
@@ -88,6 +89,7 @@ static void grant_pages(struct core *core, uint8_t slot, uint64_t nonce, bool wh
     for (uint8_t page = first; page <= last; page++) {
         struct core_msg m = {.kind = MSG_LEASE_RSP};
         m.u.lease.nonce = nonce;
+        m.u.lease.birth = core->peer[slot].birth;
         m.u.lease.answer = LEASE_GRANT;
         m.u.lease.page = page;
         m.u.lease.page_count = (uint8_t)(whole ? pages : 0);
@@ -104,6 +106,7 @@ static void grant_pages(struct core *core, uint8_t slot, uint64_t nonce, bool wh
 static void grant(struct core *core, uint8_t slot, const struct msg_lease *l)
 {
     struct peer *p = &core->peer[slot];
+    p->birth = l->birth;
     p->promise_until = core->now + core->p.lease_ns;
     p->promise_epoch = (uint32_t)(l->nonce >> 32);
     p->grant[p->grant_next++ % GRANT_RING] = (struct grant){l->nonce, core->now};
@@ -119,16 +122,36 @@ static void new_epoch(
     bool resigned = p->sess.flags & 1 && p->sess.fenced >= p->sess.cur;
     if (!resigned && (core->now < p->promise_until || voter_quarantined(core))) {
         SOMETIMES(core, ST_WAIT);
-        answer(core, slot, l->nonce, LEASE_WAIT);
+        answer(core, slot, l, LEASE_WAIT);
         return;
     }
     voter_store(
         core, slot, epoch, epoch - 1 > p->sess.fenced ? epoch - 1 : p->sess.fenced, 0);
     memset(p->grant, 0, sizeof(p->grant));
     p->heard_nonce = 0;
+    p->birth = 0;
     p->unheard = (struct grant){0, 0};
     p->fence_round_at = 0;
     grant(core, slot, l);
+}
+
+/* A snapshot that was restored begins the session after its own, which may be the one
+ * that ran last: its numbers look like old frames, but it is another process. */
+bool voter_twin(struct core *core, uint8_t slot, const struct core_msg *msg)
+{
+    const struct peer *p = &core->peer[slot];
+    const struct msg_lease *l = &msg->u.lease;
+    if (msg->kind != MSG_LEASE_REQ || !is_voter(core, core->self) ||
+        MUT(core, MUT_TWIN_GRANTED))
+        return false;
+    if (msg->env.from_epoch < p->sess.cur) {
+        answer(core, slot, l, LEASE_FENCED);
+        return true;
+    }
+    if (msg->env.from_epoch > p->sess.cur || !p->birth || l->birth == p->birth)
+        return false;
+    answer(core, slot, l, LEASE_TWIN);
+    return true;
 }
 
 void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg)
@@ -140,7 +163,7 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
         return; /* it counts in another set of voters; it hears of ours by the tag */
     if ((epoch <= p->sess.fenced && !MUT(core, MUT_GRANT_FENCED)) ||
         epoch < p->sess.cur) {
-        answer(core, slot, l->nonce, LEASE_FENCED);
+        answer(core, slot, l, LEASE_FENCED);
         return;
     }
     /* a copied row may name a session that our own promise knows nothing of */
@@ -152,7 +175,7 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
     take_heard(p, l->acked);
     if (!responsive(core, p)) {
         SOMETIMES(core, ST_DEAF);
-        answer(core, slot, l->nonce, LEASE_DEAF);
+        answer(core, slot, l, LEASE_DEAF);
         return;
     }
     grant(core, slot, l);

@@ -173,6 +173,29 @@ bool disk_aside(const struct disk *d, const struct core_unit_id *id)
     return false;
 }
 
+void disk_snapshot(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    if (!n->snapshot)
+        n->snapshot = malloc(sizeof(*n->snapshot));
+    *n->snapshot = n->disk;
+}
+
+/* All but the queue, which belongs to the machine. */
+void disk_restore(struct sim *sim, uint8_t i)
+{
+    struct node *n = &sim->node[i];
+    struct disk_store *queue = n->disk.queue;
+    if (!n->snapshot)
+        return;
+    TRACE(sim, "n%u is an old image now", i);
+    n->disk = *n->snapshot;
+    n->disk.queue = queue;
+    n->disk.head = n->disk.count = n->disk.batch = 0;
+    n->disk.busy = n->disk.eio = false;
+    n->restored = sim->rolled_back = true;
+}
+
 /* Some bits of a body fall; nobody notices until the scrub or a delivery reads it. */
 void disk_rot(struct sim *sim, uint8_t i)
 {

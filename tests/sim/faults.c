@@ -28,6 +28,8 @@ static const char *const names[FAULT_KINDS] = {
     "stall and cut",
 
     "remove/add",
+    "snapshot",
+    "restore",
     "rot",
 };
 
@@ -263,6 +265,13 @@ static void apply_node(struct sim *sim, const struct fault *f)
         sim_at(sim, sim->now + 500 * MS, SE_CRASH, f->a, n->gen, 0, 0);
         sim_at(sim, sim->now + SEC + f->arg, SE_START, f->a, 0, 0, 0);
         break;
+    case FAULT_SNAPSHOT:
+        disk_snapshot(sim, f->a);
+        break;
+    case FAULT_RESTORE:
+        down(sim, f->a, sim->now + f->arg);
+        disk_restore(sim, f->a);
+        break;
     case FAULT_ROT:
         disk_rot(sim, f->a);
         sim_at(sim, sim->now + f->arg, SE_SCRUB, f->a, n->gen, 0, 0);
@@ -341,7 +350,7 @@ void faults_heal(struct sim *sim)
         n->steal_until = 0;
     }
     thaw(sim);
-    if (sim->o.liveness && sim->node_count >= 3)
+    if (sim->o.liveness && sim->node_count >= 3 && !sim->rolled_back)
         break_for_ever(sim);
     uint8_t stores = 0;
     for (uint8_t i = 0; i < sim->node_count; i++)
@@ -350,7 +359,7 @@ void faults_heal(struct sim *sim)
     sim->no_accept =
         stores < sim->cfg.min_copies; /* nobody can promise that many copies */
     for (uint8_t i = 0; i < sim->node_count; i++)
-        if (!sim->node[i].alive && !sim->node[i].permanent_dead)
+        if (!sim->node[i].alive && !sim->node[i].permanent_dead && !sim->node[i].restored)
             sim_at(sim, sim->now + sim_below(&sim->rng_fault, 3 * SEC), SE_START, i, 0, 0,
                 0);
 }

@@ -116,6 +116,7 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_DAMAGED),
     NAME(ST_FIXED),
     NAME(ST_STEAL_ASKED),
+    NAME(ST_OLD_IMAGE),
 #undef NAME
 };
 
@@ -320,6 +321,7 @@ static const char *const mutant_names[MUT_COUNT] = {
     NAME(MUT_PROMISE_VOLATILE),
     NAME(MUT_STALE_DELIVERED),
     NAME(MUT_ROT_IGNORED),
+    NAME(MUT_TWIN_GRANTED),
 #undef NAME
 };
 

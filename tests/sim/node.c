@@ -147,7 +147,9 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
     case CMD_DIE:
         TRACE(sim, "n%u DIES: %s", i, c->u.why);
         node_crash(sim, i, c->u.why);
-        if (!n->old_image)
+        if (n->restored)
+            n->permanent_dead = true;
+        else if (!n->old_image)
             sim_at(sim, sim->now + 2 * SEC, SE_START, i, 0, 0, 0);
         break;
     case CMD_CFG:

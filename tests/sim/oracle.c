@@ -152,7 +152,7 @@ void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
             copies += disk_find(&sim->node[i].disk, &g->id) != NULL;
         g->acked = true;
         g->acked_at = sim->now;
-        if (copies < sim->cfg.min_copies)
+        if (copies < sim->cfg.min_copies && !sim->rolled_back)
             sim_fail(sim, 3, "n%u says 250 to " UID " with %d durable copies", node,
                 UIDV(&g->id), copies);
     }
@@ -436,7 +436,7 @@ void oracle_step(struct sim *sim, uint8_t i)
     if (n->core->state < CORE_OPENING || n->core->epoch == n->last_epoch)
         return;
     sim->r.invariant_checks[5]++;
-    if (n->core->epoch < n->last_epoch && !n->old_image)
+    if (n->core->epoch < n->last_epoch && !n->old_image && !n->restored)
         sim_fail(
             sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
     n->last_epoch = n->core->epoch;
@@ -530,7 +530,7 @@ bool oracle_quiet(struct sim *sim)
         if (!node_quiet(sim, i))
             return false;
     for (uint32_t k = 0; k < sim->mail_count; k++)
-        if (!sim->mail[k].done && !sim->o.liveness)
+        if (!sim->mail[k].done && !sim->o.liveness && !sim->no_accept)
             return false;
     return true;
 }

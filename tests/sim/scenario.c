@@ -211,6 +211,21 @@ static const char *shared(const struct seen *s)
     return NULL;
 }
 
+static const char *old_image(const struct seen *s)
+{
+    NEED(s->sum.faults[FAULT_RESTORE] == SEEDS && ST(OLD_IMAGE) >= SEEDS);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *relayed(const struct seen *s)
+{
+    NEED(ST(RELAY) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(s->takeovers > 0 && p99(s) <= 30 * SEC);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
 static const char *rotten(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_ROT] > 0 && ST(DAMAGED) > 0 && ST(FIXED) > 0);
@@ -280,6 +295,12 @@ static const struct scenario table[] = {
         {{20 * S, FAULT_DEAF, 0, 0, 0, 60 * S}}, 2 * S, deaf},
     {"7-mute", {THREE, .fault_phase = 120 * S, .defer_until_s = 22},
         {{20 * S, FAULT_MUTE, 0, 0, 0, 60 * S}}, 2 * S, mute},
+    {"8-partial-partition",
+        {FIVE, .lease_s = 15, .fault_phase = 90 * S, .defer_until_s = 24},
+        {{12 * S, FAULT_CUT_BOTH, 1, 2, 0, 70 * S},
+            {12 * S, FAULT_CUT_BOTH, 3, 4, 0, 70 * S},
+            {22 * S, FAULT_CRASH, 0, 0, 0, 60 * S}},
+        2 * S, relayed},
     {"9-flapping", {THREE}, {{10 * S, FAULT_FLAP, 0, 1, 0, 40 * S}}, 2 * S, flapping},
     {"10-loss-and-reconnect", {THREE, .clean_network = false},
         {{10 * S, FAULT_LOSS, 0, 0, 0, 20 * S}, {15 * S, FAULT_RECONNECT, 0, 1, 0, 1},
@@ -339,6 +360,14 @@ static const struct scenario table[] = {
         {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, too_old},
     {"23-shared-by-load", {THREE, .mails = 250, .defer_until_s = 58, .share = true},
         {{0}}, 1, shared},
+    {"24-snapshot-restored", {THREE, .liveness = true, .mails = 120},
+        {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {14 * S, FAULT_CRASH, 0, 0, 0, S},
+            {20 * S, FAULT_CRASH, 0, 0, 0, S}, {36 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
+        2 * S, old_image},
+    {"24-snapshot-of-the-session-before", {THREE, .liveness = true, .mails = 120},
+        {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {14 * S, FAULT_CRASH, 0, 0, 0, S},
+            {36 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
+        2 * S, old_image},
     {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 

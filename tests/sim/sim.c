@@ -208,6 +208,7 @@ static void teardown(struct sim *sim)
             free(sim->node[i].disk.queue[(sim->node[i].disk.head + k) % DISK_QUEUE].cfg);
         free(sim->node[i].mem);
         free(sim->node[i].disk.queue);
+        free(sim->node[i].snapshot);
     }
     free(sim->heap);
     free(sim->msg);

@@ -43,6 +43,8 @@ enum fault_kind {
     FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
     FAULT_STALL_CUT,   /* what a hears comes late, what it says is lost */
     FAULT_REMOVE_ADD,  /* configuration steps */
+    FAULT_SNAPSHOT,    /* node a: its disk is copied ... */
+    FAULT_RESTORE,     /* ... and comes back in its place, after arg */
     FAULT_ROT,         /* node a: the mail of a unit rots on its disk */
     FAULT_KINDS
 };
@@ -207,6 +209,8 @@ struct node {
     void *mem;
     struct core *core;
     struct disk disk;
+    struct disk *snapshot;
+    bool restored; /* runs from an old image: nothing is asked of it */
     uint32_t last_epoch;
     struct core_gate_value gate;
     /* clock */
@@ -290,6 +294,7 @@ struct sim {
     uint32_t defer_ppm, fail_ppm, lost_reply_ppm;
     uint64_t freeze_any; /* a node froze: D3 is possible until then */
     bool forced, no_accept;
+    bool rolled_back; /* a disk forgot what it had promised */
 
     uint64_t trace_count;
     char *trace; /* ring of lines */
@@ -352,6 +357,8 @@ void disk_crash(struct sim *sim, uint8_t i);
 void disk_boot(struct sim *sim, uint8_t i);
 struct unit_row *disk_find(struct disk *d, const struct core_unit_id *id);
 uint8_t disk_mail(struct disk *d, const struct core_unit_id *id);
+void disk_snapshot(struct sim *sim, uint8_t i);
+void disk_restore(struct sim *sim, uint8_t i);
 void disk_rot(struct sim *sim, uint8_t i);
 bool disk_aside(const struct disk *d, const struct core_unit_id *id);
 

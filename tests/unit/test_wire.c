@@ -139,6 +139,7 @@ static void fill_lease(struct msg_lease *m)
 {
     m->nonce = any();
     m->acked = any();
+    m->birth = any();
     m->wait_ns = any();
     m->answer = upto(LEASE_SEALED);
     m->page = upto(255);
@@ -353,7 +354,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct msg_ping), 168);
     assert_int_equal(sizeof(struct msg_gossip), 400);
     assert_int_equal(sizeof(struct msg_cfg), 376);
-    assert_int_equal(sizeof(struct msg_lease), 224);
+    assert_int_equal(sizeof(struct msg_lease), 232);
     assert_int_equal(sizeof(struct msg_fence), 24);
     assert_int_equal(sizeof(struct unit_row), 224);
     assert_int_equal(sizeof(struct msg_unit), 240);
