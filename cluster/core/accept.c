@@ -411,7 +411,7 @@ static void hedge(struct core *core, struct unit *u, struct work *w)
     uint8_t live = 0;
     for (int i = 0; i < u->list_count; i++)
         live = (uint8_t)(live + (unit_status(u, i) == LIST_HOLD));
-    if (live >= core->cfg.copies || u->list_count >= CORE_LIST_MAX - 2)
+    if (live >= core->cfg.copies || u->list_count + 2 >= CORE_LIST_MAX)
         return;
     uint8_t slot = place_next(core, u);
     if (slot == 0 || !unit_list_add(core, u, slot, LIST_PENDING))

@@ -80,6 +80,8 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
  * of, with a list of its own. Then everybody who is alive must be asked. */
 static bool is_wide(const struct core *core, const struct unit *u)
 {
+    if (u->flags & UF_MORE_NAMES)
+        return true;
     /* an owner that this session never met may have told others what we do not know */
     if (u->owner != core->self && !core->peer[u->owner].synced &&
         !MUT(core, MUT_UNSYNCED))

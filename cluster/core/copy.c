@@ -264,7 +264,7 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w)
     bool busy = false;
     if (u->state != UNIT_LIVE)
         return false;
-    if (wants_holder(core, u, have) && !w->storing && u->list_count < CORE_LIST_MAX - 1) {
+    if (wants_holder(core, u, have) && !w->storing && u->list_count + 1 < CORE_LIST_MAX) {
         uint8_t slot = place_next(core, u);
         if (slot && unit_list_add(core, u, slot, LIST_PENDING)) {
             SOMETIMES(core, ST_REPAIR);

@@ -65,6 +65,16 @@ void gc_run(struct core *core, struct unit *u, struct work *w)
         unit_row_out(core, u, &m.u.unit.row);
         core_send(core, u->list[i], &m);
     }
+    for (uint8_t i = 1; i <= core->peer_count && (u->flags & UF_MORE_NAMES); i++) {
+        if (i == core->self || !peer_member(core, i) || bit_get(w->wide, i) ||
+            unit_list_find(u, i) >= 0)
+            continue;
+        all = false;
+        struct core_msg m = {.kind = MSG_DONE, .env.lane = lane_of(u)};
+        unit_row_out(core, u, &m.u.unit.row);
+        if (!core_out_full(core))
+            core_send(core, i, &m);
+    }
     if (all) {
         forget_all(core, u);
         return;
@@ -101,6 +111,7 @@ void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (a->answer == ANS_OK)
         unit_merge_facts(core, u, &a->row); /* new names must acknowledge too */
     int i = unit_list_find(u, slot);
+    bit_set(w->wide, slot);
     if (i >= 0)
         w->acked = (uint16_t)(w->acked | 1u << i);
     work_wake(core, w, core->now);

@@ -73,6 +73,7 @@ struct unit_row {
 enum unit_row_flags {
     UNIT_NULL_SENDER = 1, /* never bounces */
     UNIT_IS_DSN = 2,
+    UNIT_MORE_NAMES = 4, /* somebody has a copy and found no room in the list */
 };
 
 enum core_msg_kind {

@@ -117,7 +117,7 @@ bool unit_list_add(struct core *core, struct unit *u, uint8_t slot, uint8_t stat
 {
     if (slot == 0 || unit_list_find(u, slot) >= 0)
         return slot != 0;
-    if (u->list_count == CORE_LIST_MAX)
+    if (u->list_count >= CORE_LIST_MAX)
         return false;
     unit_digest(core, u);
     u->list[u->list_count] = slot;
@@ -253,7 +253,8 @@ void unit_row_out(const struct core *core, const struct unit *u, struct unit_row
     row->state = u->state;
     row->rcpt_count = u->rcpt_count;
     row->flags = (uint8_t)((u->flags & UF_NULL_SENDER ? UNIT_NULL_SENDER : 0) |
-                           (u->flags & UF_IS_DSN ? UNIT_IS_DSN : 0));
+                           (u->flags & UF_IS_DSN ? UNIT_IS_DSN : 0) |
+                           (u->flags & UF_MORE_NAMES ? UNIT_MORE_NAMES : 0));
     row->list_count = u->list_count;
     for (int i = 0; i < u->list_count; i++) {
         const struct peer *p = &core->peer[u->list[i]];
@@ -298,6 +299,8 @@ bool unit_row_in(struct core *core, struct unit *u, const struct unit_row *row)
         u->flags |= UF_NULL_SENDER;
     if (row->flags & UNIT_IS_DSN)
         u->flags |= UF_IS_DSN;
+    if (row->flags & UNIT_MORE_NAMES)
+        u->flags |= UF_MORE_NAMES;
     for (int i = 0; i < row->list_count; i++) {
         uint8_t slot = peer_intern(core, row->list[i].node);
         if (slot && unit_list_find(u, slot) < 0) {
@@ -366,16 +369,30 @@ bool unit_newer(
     return owner > core->peer[u->owner].node;
 }
 
+/* Two owners' lists together may have more names than one list has room for. Then every
+ * live member is asked by a claim, and every member acknowledges the end. */
+static bool more_names(struct core *core, struct unit *u)
+{
+    if (u->flags & UF_MORE_NAMES)
+        return false;
+    SOMETIMES(core, ST_MORE_NAMES);
+    u->flags |= UF_MORE_NAMES;
+    return true;
+}
+
 static bool merge_list(struct core *core, struct unit *u, const struct unit_row *row)
 {
-    bool changed = false;
+    bool changed = row->flags & UNIT_MORE_NAMES && more_names(core, u);
     for (int i = 0; i < row->list_count && i < CORE_LIST_MAX; i++) {
         uint8_t slot = peer_intern(core, row->list[i].node);
         int at = unit_list_find(u, slot);
         if (slot == 0)
             continue;
         if (at < 0) {
-            changed |= unit_list_add(core, u, slot, row->list[i].status & 3);
+            if (unit_list_add(core, u, slot, row->list[i].status & 3))
+                changed = true;
+            else
+                changed |= more_names(core, u);
         } else if (row->list[i].status == LIST_HOLD && unit_status(u, at) != LIST_HOLD &&
                    !unit_believes(core, u)) {
             unit_set_status(u, at, LIST_HOLD);

@@ -163,7 +163,8 @@ enum unit_flags {
     UF_C_DOUBT = 2048,
     UF_C_TOMB = 4096,
     UF_C_ACCEPT = 8192,
-    UF_DAMAGED = 16384, /* the mail here is bad */
+    UF_DAMAGED = 16384,    /* the mail here is bad */
+    UF_MORE_NAMES = 32768, /* a holder's name found no room in the list */
     UF_COUNTED = UF_C_OWNED | UF_C_SHORT | UF_C_DOUBT | UF_C_TOMB | UF_C_ACCEPT,
 };
 

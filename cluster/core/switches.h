@@ -117,6 +117,7 @@ enum sometimes {
     ST_FIXED,
     ST_STEAL_ASKED,
     ST_OLD_IMAGE,
+    ST_MORE_NAMES,
     ST_COUNT
 };
 

@@ -117,6 +117,7 @@ static const char *const sometimes_names[ST_COUNT] = {
     NAME(ST_FIXED),
     NAME(ST_STEAL_ASKED),
     NAME(ST_OLD_IMAGE),
+    NAME(ST_MORE_NAMES),
 #undef NAME
 };
 

@@ -252,6 +252,69 @@ static void a_part_that_is_missing_is_made(void **unused)
     end(a);
 }
 
+/* A tombstone of ours whose list is full; returns how many others heard of the end. */
+static unsigned told_the_end(uint8_t flags)
+{
+    struct alone *a = calloc(1, sizeof(*a));
+    struct core_params p = {.lease_ns = 15 * CORE_SEC, .rho_ppm = 20000};
+    struct core_cfg cfg = {
+        .ver = 1, .mode = MODE_QUORUM, .copies = 2, .min_copies = 1, .count = 11};
+    struct core_event e = {.kind = EV_BOOT_META};
+    struct unit_row row = {.id = {.hi = 7, .lo = 7},
+        .term = 3,
+        .owner = SELF,
+        .owner_epoch = 1,
+        .mine = 1,
+        .state = UNIT_DONE,
+        .rcpt_count = 1,
+        .delivered = 1,
+        .flags = flags,
+        .list_count = CORE_LIST_MAX};
+    bool told[16] = {false};
+    unsigned count = 0;
+    assert_non_null(a);
+    p.frame_ns = p.stale_ns = p.doubt_ns = p.digest_ns = 10 * CORE_SEC;
+    p.probe_ns = p.gossip_ns = CORE_SEC;
+    assert_true(core_params_derive(&p));
+    for (uint8_t i = 0; i < cfg.count; i++)
+        cfg.member[i] = (struct core_member){.node = SELF + i,
+            .roles = ROLE_STORE | (i == 0 ? ROLE_VOTER : 0),
+            .zone = i,
+            .weight = 1};
+    for (uint8_t i = 0; i < CORE_LIST_MAX; i++)
+        row.list[i] = (struct row_holder){SELF + i, 0, LIST_HOLD};
+    a->core = core_init(
+        aligned_alloc(16, (core_size(&LIMITS) + 15) & ~(size_t)15), &LIMITS, &p, SELF, 1);
+    a->now = CORE_SEC;
+    e.u.meta = (struct core_meta){SELF, 1, 0};
+    step(a, &e);
+    e.kind = EV_BOOT_CFG;
+    e.u.cfg = &cfg;
+    step(a, &e);
+    e.kind = EV_BOOT_UNIT;
+    e.u.unit = &row;
+    step(a, &e);
+    e.kind = EV_BOOT_END;
+    step(a, &e);
+    for (int round = 0; round < 100; round++) {
+        settle(a, 1);
+        for (uint32_t i = 0; i < a->out.count; i++)
+            if (a->ring[i].kind == CMD_SEND && a->ring[i].u.send.kind == MSG_DONE)
+                told[a->ring[i].u.send.env.to - SELF] = true;
+    }
+    for (int i = 0; i < 16; i++)
+        count += told[i];
+    end(a);
+    return count;
+}
+
+static void names_without_room_hear_of_the_end(void **unused)
+{
+    (void)unused;
+    assert_int_equal(told_the_end(0), CORE_LIST_MAX - 1);
+    assert_int_equal(told_the_end(UNIT_MORE_NAMES), 10);
+}
+
 static void what_is_in_doubt_is_counted(void **unused)
 {
     (void)unused;
@@ -284,6 +347,7 @@ int main(void)
         cmocka_unit_test(too_many_recipients_are_refused),
         cmocka_unit_test(an_id_is_accepted_once),
         cmocka_unit_test(a_part_that_is_missing_is_made),
+        cmocka_unit_test(names_without_room_hear_of_the_end),
         cmocka_unit_test(what_is_in_doubt_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
