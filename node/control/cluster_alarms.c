@@ -29,10 +29,22 @@ static unsigned names(const struct engine_status *st, who_fn *who, char *out, si
     return count;
 }
 
+#define FENCED 2
+
+static bool is_down(const struct engine_member *m)
+{
+    return !m->is_self && m->view == 2 && m->state != MEMBER_JOINING;
+}
+
+/* Nobody takes over from it before somebody says so. */
+static bool waits_for_word(const struct engine_status *st, const struct engine_member *m)
+{
+    return is_down(m) && st->mode == MODE_STATIC && m->session != FENCED;
+}
+
 static bool is_dead(const struct engine_status *st, const struct engine_member *m)
 {
-    (void)st;
-    return !m->is_self && m->view == 2 && m->state != MEMBER_JOINING;
+    return is_down(m) && !waits_for_word(st, m);
 }
 
 static bool is_joining(const struct engine_status *st, const struct engine_member *m)
@@ -111,7 +123,7 @@ static bool copies_short(const struct engine_status *st, char *text, size_t size
 static bool node_down(const struct engine_status *st, char *text, size_t size)
 {
     char who[160];
-    unsigned count = st->mode == MODE_STATIC ? 0 : names(st, is_dead, who, sizeof(who));
+    unsigned count = names(st, is_dead, who, sizeof(who));
     if (count)
         snprintf(text, size, "%s %s down", who, count == 1 ? "is" : "are");
     return count > 0;
@@ -120,7 +132,7 @@ static bool node_down(const struct engine_status *st, char *text, size_t size)
 static bool peer_down(const struct engine_status *st, char *text, size_t size)
 {
     char who[160];
-    unsigned count = st->mode == MODE_STATIC ? names(st, is_dead, who, sizeof(who)) : 0;
+    unsigned count = names(st, waits_for_word, who, sizeof(who));
     if (count)
         snprintf(text, size,
             "%s is down, and without a third vote nobody takes over: its mail waits for "

@@ -158,3 +158,30 @@ def test_drain_ends_with_proof(three):
     three["mx1"].ctl("remove", "mx3")
     wait_until(lambda: {n["id"] for n in three["mx2"].ctl_json("node", "ls")} == {"mx1", "mx2"}, 20, "two members")
     assert three["mx1"].status()["queue"]["copies_short"] == 0
+
+
+def test_two_without_a_third_vote(sink):
+    """One dies: the other goes on, says what to do, and takes over when it is told."""
+    with Cluster(2, sink, retry="{first: 1s, max: 2s, give_up: 1h, delay_warning: 0s}") as c:
+        c.settled(n_up=2)
+        left, dead = c.nodes
+        for n in c.nodes:
+            wait_until(lambda n=n: n.status()["cluster"]["mode"] == "static", 30, "a cluster that needs no vote")
+        sink.rcpt = lambda *a: "451 4.3.0 later"
+        try:
+            ident = dead.send()
+            wait_until(lambda: [r["copies"] for r in left.ctl_json("queue", "ls")] == [2], 20, "two copies")
+            dead.kill()
+            wait_until(lambda: "peer_down_static" in alarms(left.status()), 30, "the alarm")
+            assert "force-fence" in alarms(left.status())["peer_down_static"]["next_step"]
+            assert left.ctl_json("queue", "ls") == []  # not its own
+            assert left.ctl("force-fence", "mx2", "--i-have-powered-off", "mx1", check=False).returncode == 1
+            left.ctl("force-fence", "mx2", "--i-have-powered-off", "mx2")
+            wait_until(lambda: [(r["id"], r["node"]) for r in left.ctl_json("queue", "ls")] == [(ident, "mx1")], 30,
+                       "the takeover")
+            wait_until(lambda: "copies_short" in alarms(left.status()), 20, "the missing copy")
+            assert left.ctl("status", check=False).returncode == 3
+            assert "peer_down_static" not in alarms(left.status())
+        finally:
+            sink.rcpt = lambda *a: None
+        wait_until(lambda: left.ctl_json("queue", "ls") == [], 60, "its delivery")

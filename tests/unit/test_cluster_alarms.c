@@ -70,6 +70,8 @@ static void test_alarms(void **state)
     assert_string_equal(all(),
         "peer_down_static: mx2 is down, and without a third vote nobody takes over: its "
         "mail waits for it\n");
+    st.members[1].session = 2; /* and then it was said */
+    assert_string_equal(all(), "node_down: mx2 is down\n");
     three_nodes();
     st.copies_short = 1;
     assert_string_equal(
