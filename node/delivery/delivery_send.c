@@ -67,8 +67,12 @@ static void parcel_loaded(
     struct parcel *parcel, enum err err, bool lacks_final_crlf, void *ctx)
 {
     struct delivery *d = ctx;
+    bool is_awaited = d->state == DELIVERY_LOADING;
     d->loading = false;
     d->lacks_final_crlf = lacks_final_crlf;
+    /* Now: what follows may begin to load the next one. */
+    if (is_awaited)
+        d->state = DELIVERY_IDLE;
     if (err == ERR_OK && parcel->check_rule) {
         d->current = NULL;
         send_home(d, parcel, PARCEL_REROUTE);
@@ -79,14 +83,11 @@ static void parcel_loaded(
         d->current = NULL;
         parcel->next_due = (struct wall){wall_now().ms + d->settings->retry.first_ms};
         send_home(d, parcel, PARCEL_DEFERRED);
-    } else if (d->state == DELIVERY_LOADING) {
-        d->state = DELIVERY_IDLE;
+    } else if (is_awaited) {
         outgoing_ask_right(d);
     } else {
         come_late(d);
     }
-    if (d->state == DELIVERY_LOADING)
-        d->state = DELIVERY_IDLE;
     if (!d->current && d->client && !d->ended && d->state == DELIVERY_IDLE)
         outgoing_next_parcel(d);
     outgoing_pump(d);
