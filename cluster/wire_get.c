@@ -109,6 +109,7 @@ static bool get_change(const Baton__Wire__CfgChange *from, struct cfg_change *ou
     if (!from)
         return true;
     out->off = from->off;
+    out->off_epoch = from->off_epoch;
     out->proposer = from->proposer;
     out->node = from->node;
     out->serial = from->serial;

@@ -105,6 +105,7 @@ static void put_change(Baton__Wire__CfgChange *to, const struct cfg_change *c)
     to->copies = c->copies;
     to->min_copies = c->min_copies;
     to->off = c->off;
+    to->off_epoch = c->off_epoch;
     to->key = put_bytes(c->ident.key, sizeof(c->ident.key));
     to->address = put_bytes(c->ident.address, sizeof(c->ident.address));
     to->name = put_bytes(c->ident.name, strnlen(c->ident.name, sizeof(c->ident.name)));

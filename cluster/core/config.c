@@ -89,6 +89,7 @@ static void leave_set(struct core *core, uint8_t old_mode)
         }
     }
     core->lease_end = core->lease_prev;
+    core->frozen = false; /* all that counts from here on is asked after this */
     core->renew_at = core->now;
 }
 
@@ -125,12 +126,13 @@ static void begin_membership(struct core *core)
     core_park(core, core->token_last, PARK_EPOCH, 0);
 }
 
-/* The operator's word closes the sessions that were known of a node that is off. */
-static void close_off(struct core *core, uint64_t node)
+/* The operator's word closes the sessions that were known of a node that is off, and none
+ * that began after it was given. */
+static void close_off(struct core *core, const struct cfg_change *c)
 {
-    uint8_t slot = peer_slot(core, node);
+    uint8_t slot = peer_slot(core, c->off);
     if (slot && slot != core->self)
-        peer_learn(core, slot, core->peer[slot].known, core->peer[slot].known);
+        peer_learn(core, slot, c->off_epoch, c->off_epoch);
 }
 
 /* The session follows the version: it begins, ends, or goes on under other rules. */
@@ -173,7 +175,7 @@ void config_install(
     core_cmd(core, CMD_CFG)->u.cfg = &core->cfg;
     close_removed(core, &old);
     if (change && change->off && old.mode == MODE_STATIC)
-        close_off(core, change->off);
+        close_off(core, change);
     if (set) {
         leave_set(core, old.mode);
         seal_begin(core);

@@ -22,6 +22,11 @@ void config_admin_done(
     c->u.admin.why = why;
 }
 
+void config_admin_durable(struct core *core, uint64_t token)
+{
+    config_admin_done(core, token, ADMIN_OK, NULL);
+}
+
 /* It spoke lately, so it is not powered off. */
 static bool answers(const struct core *core, uint8_t slot)
 {
@@ -136,6 +141,7 @@ static void roles_step(const struct core_member *m, uint8_t roles, const struct 
     c->node = m->node;
     c->roles = roles & WORN_ROLES;
     c->off = w->c.off;
+    c->off_epoch = w->c.off_epoch;
 }
 
 /* All of its sessions are over for good: a quorum of voters has closed the node, or the
@@ -180,6 +186,7 @@ static enum step remove_step(struct core *core, const struct core_member *m,
     out->op = CFG_REMOVE;
     out->node = m->node;
     out->off = w->c.off;
+    out->off_epoch = w->c.off_epoch;
     return step;
 }
 
@@ -391,6 +398,7 @@ static const char *begin(struct core *core, const struct core_event *e)
     uint8_t off = w->c.off ? peer_slot(core, w->c.off) : 0;
     if (off && answers(core, off))
         return "the node answers, so it is not powered off: stop it first";
+    w->c.off_epoch = off ? core->peer[off].known : 0;
     w->roles = w->c.roles;
     w->token = e->u.admin.token;
     w->until = core->now + WISH_NS + 4 * config_spacing(core);
@@ -424,5 +432,8 @@ void config_admin(struct core *core, const struct core_event *e)
         session_resign(core, e->u.admin.count);
         break;
     }
-    config_admin_done(core, e->u.admin.token, why ? ADMIN_REFUSED : ADMIN_OK, why);
+    if (why || core->token_last <= core->token_done)
+        config_admin_done(core, e->u.admin.token, why ? ADMIN_REFUSED : ADMIN_OK, why);
+    else
+        core_park_admin(core, core->token_last, e->u.admin.token);
 }

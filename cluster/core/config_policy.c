@@ -141,6 +141,14 @@ static bool leaves(const struct core *core, uint8_t slot)
     return !stays(core, slot);
 }
 
+static uint8_t leaving_voters(const struct core *core)
+{
+    uint8_t n = 0;
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        n = (uint8_t)(n + (is_voter(core, i) && leaves(core, i)));
+    return n;
+}
+
 static bool not_alive(const struct core *core, uint8_t slot)
 {
     return !alive(core, slot);
@@ -169,11 +177,12 @@ static bool think_static(
     uint8_t want = voters_wanted(c), candidate = policy_candidate(core);
     if (any_voter(core, not_alive))
         return false;
-    if (c->members >= 3 && c->voters < 3 && candidate) {
+    bool three = c->members + leaving_voters(core) >= 3;
+    if (three && c->voters < 3 && candidate) {
         vote(core, candidate, true, out);
         return true;
     }
-    if (c->members >= 3)
+    if (three)
         return c->voters >= 3 && go_mode(MODE_QUORUM, out);
     if (want == 1 && c->voters > 1) {
         vote(core, weakest(core), false, out);
@@ -196,7 +205,8 @@ static bool think_quorum(
         return false;
     if (want == 2 && c->voters == 2 && core->cfg.count == 2)
         return !any_voter(core, not_alive) && go_mode(MODE_STATIC, out);
-    if (want == 2 && core->cfg.count > 2 && c->voters <= 2 && !any_voter(core, leaves))
+    if (want == 2 && core->cfg.count > 2 && c->voters >= 2 &&
+        !(c->voters == 2 && any_voter(core, leaves)))
         return false; /* whoever leaves has not left yet */
     if (candidate && c->voters > 1 && any_voter(core, long_dead)) {
         vote(core, weakest(core), false, out); /* its place is filled right after */

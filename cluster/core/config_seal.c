@@ -33,6 +33,8 @@ static void activate(struct core *core)
     op.u.paxos = core->paxos;
     core_store_one(core, &op);
     say_active(core);
+    if (core->state >= CORE_OPENING)
+        session_recompute(core); /* the own vote counts from here on */
 }
 
 /* A set of voters begins here (or we start, and it may not have begun for us yet). */

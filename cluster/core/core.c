@@ -475,7 +475,9 @@ static uint64_t deadline(const struct core *core)
         return core->now;
     if (core->sweep != NIL)
         return core->now + CORE_MS;
-    uint64_t at = earlier(core->renew_at, core->fence_check_at);
+    uint64_t at = core->fence_check_at;
+    if (!config_static(core) && core->state != CORE_RESIGNED)
+        at = earlier(at, core->renew_at);
     at = earlier(at, earlier(core->probe_at, core->gossip_at));
     at = earlier(at, earlier(core->sweep_at, work_next(core)));
     at = earlier(at, core->config_at);

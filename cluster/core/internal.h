@@ -20,6 +20,8 @@ void core_send_after(
     struct core *core, uint64_t token, uint8_t slot, struct core_msg *msg);
 void core_after(struct core *core, uint64_t token, enum after what, const struct unit *u);
 void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t slot);
+/* Answers the operator when it is on disk, in whatever session. */
+void core_park_admin(struct core *core, uint64_t token, uint64_t admin);
 struct core_command *core_store(
     struct core *core); /* op_count 0; token is core->token_last */
 uint64_t core_store_one(struct core *core, const struct core_op *op);
@@ -275,6 +277,7 @@ void paxos_forget(struct core *core); /* a new version is in force */
 void config_admin(struct core *core, const struct core_event *event);
 void config_admin_done(
     struct core *core, uint64_t token, enum admin_result result, const char *why);
+void config_admin_durable(struct core *core, uint64_t token);
 void config_admin_lost(struct core *core); /* the session ends: wishes cannot be met */
 void wish_timer(struct core *core);
 void wish_decided(struct core *core);

@@ -97,6 +97,13 @@ void core_park(struct core *core, uint64_t token, enum park_kind kind, uint8_t s
     k->slot = slot;
 }
 
+void core_park_admin(struct core *core, uint64_t token, uint64_t admin)
+{
+    struct parked *k = park(core, token);
+    k->kind = PARK_ADMIN;
+    k->msg.u.cfg.ver = admin;
+}
+
 struct core_command *core_store(struct core *core)
 {
     struct core_command *c = core_cmd(core, CMD_STORE);
@@ -191,6 +198,9 @@ static void unpark(struct core *core, struct parked *k, bool full)
     case PARK_CFG:
         if (k->epoch == core->epoch)
             paxos_durable(core);
+        break;
+    case PARK_ADMIN:
+        config_admin_durable(core, k->msg.u.cfg.ver);
         break;
     }
 }

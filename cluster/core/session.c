@@ -136,21 +136,21 @@ static void renew(struct core *core)
     core->renew_at = core->now + every - core_below(core, every / 8 + 1);
 }
 
-static bool refused_by_all(const struct core *core)
+/* Our own row may say it too: a single vote of the set before, that we took over. */
+static bool refuses(const struct core *core, uint8_t slot)
 {
-    uint8_t refused = 0;
-    for (uint8_t i = 1; i <= core->peer_count; i++)
-        refused =
-            (uint8_t)(refused + (is_voter(core, i) && core->peer[i].voter_says_fenced));
-    return refused >= quorum(core);
+    const struct peer *p = &core->peer[slot];
+    if (!is_voter(core, slot))
+        return false;
+    return slot == core->self ? p->sess.fenced >= core->epoch : p->voter_says_fenced;
 }
 
-static bool refused_by_any(const struct core *core)
+static uint8_t refusals(const struct core *core)
 {
+    uint8_t n = 0;
     for (uint8_t i = 1; i <= core->peer_count; i++)
-        if (is_voter(core, i) && core->peer[i].voter_says_fenced)
-            return true;
-    return false;
+        n = (uint8_t)(n + refuses(core, i));
+    return n;
 }
 
 void session_timer(struct core *core)
@@ -170,10 +170,11 @@ void session_timer(struct core *core)
         core->lease_lost_at = core->now;
     uint64_t patience = core->state == CORE_OPENING ? core->p.lease_ns : 2 * CORE_SEC;
     /* fenced by some, and no lease from the others: only a new session can go on */
-    if (!refused_by_any(core))
+    uint8_t refused = refusals(core);
+    if (refused == 0)
         core->refused_at = core->now;
-    if (refused_by_all(core) ||
-        (refused_by_any(core) && core->now > core->lease_lost_at + patience)) {
+    if (refused >= quorum(core) ||
+        (refused && core->now > core->lease_lost_at + patience)) {
         SOMETIMES(core, ST_FENCED_SELF);
         core_new_session(core);
     } else if (core->now > core->refused_at + 4 * core->p.lease_ns) {
@@ -212,6 +213,8 @@ void session_recompute(struct core *core)
 void session_frozen(struct core *core)
 {
     SOMETIMES(core, ST_FREEZE);
+    if (is_static(core))
+        return; /* no lease that could be too old, and nobody would end this */
     core->frozen = true;
     core->frozen_nonce = core->nonce;
     for (uint8_t i = 1; i <= core->peer_count; i++)

@@ -237,7 +237,8 @@ enum park_kind {
     PARK_EPOCH,
     PARK_SELF_VOTE,
     PARK_FENCE,
-    PARK_CFG
+    PARK_CFG,
+    PARK_ADMIN
 };
 struct parked {
     uint64_t token;

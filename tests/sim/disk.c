@@ -136,6 +136,7 @@ static void apply(struct sim *sim, uint8_t node, const struct disk_store *s)
             d->cfg = *s->cfg;
             break;
         case OP_PAXOS:
+            oracle_paxos(sim, node, &d->paxos, &op->u.paxos);
             d->paxos = op->u.paxos;
             break;
         case OP_SESS:
@@ -252,6 +253,9 @@ void disk_push(struct sim *sim, uint8_t i, const struct core_command *c)
     s->op_count = c->u.store.op_count;
     s->may_fail = c->u.store.may_fail;
     s->cfg = NULL;
+    for (int k = 0; k < s->op_count; k++)
+        if (c->u.store.op[k].kind == OP_PAXOS)
+            operator_paxos(sim, i);
     memcpy(s->op, c->u.store.op, sizeof(s->op));
     for (int k = 0; k < s->op_count; k++)
         if (s->op[k].kind == OP_CFG) {

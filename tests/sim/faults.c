@@ -26,8 +26,7 @@ static const char *const names[FAULT_KINDS] = {
     "crash all",
     "crash two",
     "stall and cut",
-
-    "remove/add",
+    "operator",
     "snapshot",
     "restore",
     "rot",
@@ -96,7 +95,7 @@ void faults_plan(struct sim *sim)
         uint32_t wanted = profile(sim, &enabled);
         for (uint32_t i = 0; i < wanted; i++) {
             struct fault *f = &sim->fault[sim->fault_count];
-            f->kind = (uint8_t)(1 + sim_below(r, FAULT_REMOVE_ADD - 1));
+            f->kind = (uint8_t)(1 + sim_below(r, FAULT_OPERATOR - 1));
             f->at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC);
             f->a = (uint8_t)sim_below(r, sim->node_count);
             f->b = (uint8_t)sim_below(r, sim->node_count);
@@ -106,6 +105,8 @@ void faults_plan(struct sim *sim)
         }
     }
     uint32_t rot = o->plain || sim_below(r, 4) ? 0 : (uint32_t)sim_below(r, 12);
+    if (sim->config.shape != WORLD_FIXED)
+        rot = 0; /* what the operator destroys for ever is enough */
     while (rot-- > 0 && sim->fault_count < FAULTS_MAX)
         sim->fault[sim->fault_count++] =
             (struct fault){.at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC),
@@ -279,6 +280,9 @@ static void apply_node(struct sim *sim, const struct fault *f)
     case FAULT_STEAL:
         begin_steal(sim, f);
         break;
+    case FAULT_OPERATOR:
+        operator_fault(sim, f);
+        break;
     default:
         break;
     }
@@ -352,12 +356,15 @@ void faults_heal(struct sim *sim)
     thaw(sim);
     if (sim->o.liveness && sim->node_count >= 3 && !sim->rolled_back)
         break_for_ever(sim);
+    const struct core_cfg *c = sim_newest(sim);
     uint8_t stores = 0;
-    for (uint8_t i = 0; i < sim->node_count; i++)
-        stores = (uint8_t)(stores + ((sim->cfg.member[i].roles & ROLE_STORE) &&
+    for (uint8_t k = 0; k < c->count; k++) {
+        uint8_t i = sim_node_of(sim, c->member[k].node);
+        stores = (uint8_t)(stores + ((c->member[k].roles & ROLE_STORE) && i < NODES_MAX &&
                                         !sim->node[i].permanent_dead));
-    sim->no_accept =
-        stores < sim->cfg.min_copies; /* nobody can promise that many copies */
+    }
+    sim->no_accept = stores < c->min_copies; /* nobody can promise that many copies */
+    operator_heal(sim);
     for (uint8_t i = 0; i < sim->node_count; i++)
         if (!sim->node[i].alive && !sim->node[i].permanent_dead && !sim->node[i].restored)
             sim_at(sim, sim->now + sim_below(&sim->rng_fault, 3 * SEC), SE_START, i, 0, 0,

@@ -12,6 +12,16 @@
 static const char *const names[MSG_KIND_COUNT] = {
     [MSG_PING] = "Ping",
     [MSG_ACK] = "Ack",
+    [MSG_CFG_PREPARE] = "CfgPrepare",
+    [MSG_CFG_PROMISE] = "CfgPromise",
+    [MSG_CFG_ACCEPT] = "CfgAccept",
+    [MSG_CFG_ACCEPTED] = "CfgAccepted",
+    [MSG_CFG_LEARN] = "CfgLearn",
+    [MSG_CFG_PAGE] = "CfgPage",
+    [MSG_CFG_ASK] = "CfgAsk",
+    [MSG_CFG_STORED] = "CfgStored",
+    [MSG_SEAL_READ] = "SealRead",
+    [MSG_SEAL_STATE] = "SealState",
     [MSG_LEASE_REQ] = "LeaseReq",
     [MSG_LEASE_RSP] = "LeaseRsp",
     [MSG_FENCE_REQ] = "FenceReq",
@@ -168,7 +178,9 @@ static bool interesting(uint8_t kind)
 static void note_told(struct sim *sim, uint8_t node, const struct core_msg *m)
 {
     const struct node *n = &sim->node[node];
-    if (m->kind != MSG_OUTCOME || n->core->state < CORE_SYNC)
+    if (m->kind != MSG_OUTCOME || n->core->state < CORE_SYNC ||
+        m->env.cfg_ver < n->core->cfg.mode_ver /* rule G */ ||
+        m->env.echo_epoch != n->core->epoch)
         return;
     const struct unit *u = unit_find(n->core, &m->u.attempt.id);
     struct god_unit *g = world_unit(sim, &m->u.attempt.id);
@@ -206,6 +218,6 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
         n->alive ? &n->core->peer[peer_slot(n->core, m.env.from)] : NULL;
     bool heard = p && m.env.hop == 0 && p->heard_clock == m.env.clock_ns && p->d_valid;
     if (n->clock_lost && !n->freezing && sent > n->freeze_end && steady && heard &&
-        (sim->cfg.member[e->y].roles & ROLE_VOTER))
+        is_voter(n->core, peer_slot(n->core, m.env.from)))
         n->clock_lost = false; /* from here on it must know */
 }

@@ -44,7 +44,7 @@ static void tell_wall(struct sim *sim, uint8_t i)
 void node_start(struct sim *sim, uint8_t i)
 {
     struct node *n = &sim->node[i];
-    if (n->alive || n->permanent_dead)
+    if (n->alive || n->permanent_dead || sim->config.off[i])
         return;
     if (!n->mem)
         n->mem = aligned_alloc(16, (core_size(&limits) + 15) & ~(size_t)15);
@@ -124,6 +124,9 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
         if (c->u.store.op[0].kind == OP_UNIT && c->u.store.op[0].accept_handle)
             world_register(
                 sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
+        for (int k = 0; k < c->u.store.op_count; k++)
+            if (c->u.store.op[k].kind == OP_FENCE)
+                oracle_evidence(sim, &c->u.store.op[k].u.fence);
         disk_push(sim, i, c);
         break;
     case CMD_ACCEPT_REPLY:
@@ -153,8 +156,12 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
             sim_at(sim, sim->now + 2 * SEC, SE_START, i, 0, 0, 0);
         break;
     case CMD_CFG:
-    case CMD_TRACE:
+        oracle_cfg(sim, i, c->u.cfg);
+        break;
     case CMD_ADMIN_DONE:
+        operator_answer(sim, c);
+        break;
+    case CMD_TRACE:
         break;
     }
 }

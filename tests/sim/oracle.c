@@ -7,15 +7,6 @@
 
 /* ---- what is true ---- */
 
-static const struct core_cfg *newest_cfg(const struct sim *sim)
-{
-    const struct core_cfg *best = &sim->cfg;
-    for (uint8_t i = 0; i < sim->node_count; i++)
-        if (sim->node[i].disk.cfg.ver > best->ver)
-            best = &sim->node[i].disk.cfg;
-    return best;
-}
-
 static bool voter_fenced(
     const struct sim *sim, uint8_t voter, uint64_t id, uint32_t epoch)
 {
@@ -29,8 +20,10 @@ static bool voter_fenced(
 /* A quorum of voters has the fence on disk. */
 bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch)
 {
-    const struct core_cfg *c = newest_cfg(sim);
+    const struct core_cfg *c = sim_newest(sim);
     int voters = 0, closed = 0;
+    if (sim->config.shape != WORLD_FIXED) /* rows are copied there: they are no votes */
+        return sim->config.closed[node] >= epoch;
     for (uint8_t k = 0; k < c->count; k++) {
         uint8_t i = sim_node_of(sim, c->member[k].node);
         if (!(c->member[k].roles & ROLE_VOTER) || i >= NODES_MAX)
@@ -115,7 +108,7 @@ static void check_intent(struct sim *sim, struct attempt *a)
         known |= a->intent_gen[i] != 0;
         needed |= must_know(sim, i, a);
     }
-    if (needed && !known && sim->cfg.mode == MODE_QUORUM)
+    if (needed && !known && sim->node[a->node].core->cfg.mode == MODE_QUORUM)
         sim_fail(sim, 11, "n%u sends a dot for " UID " and no holder knows", a->node,
             UIDV(&a->id));
 }
@@ -152,7 +145,7 @@ void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
             copies += disk_find(&sim->node[i].disk, &g->id) != NULL;
         g->acked = true;
         g->acked_at = sim->now;
-        if (copies < sim->cfg.min_copies && !sim->rolled_back)
+        if (copies < sim->node[node].core->cfg.min_copies && !sim->rolled_back)
             sim_fail(sim, 3, "n%u says 250 to " UID " with %d durable copies", node,
                 UIDV(&g->id), copies);
     }
@@ -224,6 +217,18 @@ static const char *broken_promise(struct sim *sim, uint8_t node, const struct co
         return m->u.fence.answer == FENCE_OK && (!s || s->fenced < m->u.fence.epoch)
                    ? "FenceRsp"
                    : NULL;
+    case MSG_CFG_PROMISE:
+        return m->u.cfg.ok && d->paxos.ver == m->u.cfg.ver &&
+                       d->paxos.promised < m->u.cfg.ballot
+                   ? "promise"
+                   : NULL;
+    case MSG_CFG_ACCEPTED:
+        return m->u.cfg.ok && d->paxos.ver == m->u.cfg.ver &&
+                       d->paxos.accepted < m->u.cfg.ballot
+                   ? "vote"
+                   : NULL;
+    case MSG_SEAL_STATE:
+        return d->cfg.voters_ver < m->u.cfg.ver ? "seal" : NULL;
     case MSG_LEASE_RSP:
         s = sess_of(d, m->env.to);
         return m->u.lease.answer == LEASE_GRANT && (!s || s->cur < m->u.lease.nonce >> 32)
@@ -312,7 +317,8 @@ static bool should_have_waited(
     const struct unit *u = unit_find(core, &n->id);
     uint8_t slot = peer_slot(core, sim->node[p->node].id);
     return u && u->owner_epoch == core->epoch && unit_list_find(u, slot) >= 0 &&
-           peer_down(core, slot) && core->peer[slot].known > core->peer[slot].boot_fenced;
+           peer_down(core, slot) && peer_member(core, slot) &&
+           core->peer[slot].known > core->peer[slot].boot_fenced;
 }
 
 static int cause_of(struct sim *sim, const struct god_unit *g, const struct attempt *p,
@@ -433,6 +439,7 @@ void oracle_own(
 void oracle_step(struct sim *sim, uint8_t i)
 {
     struct node *n = &sim->node[i];
+    oracle_config_step(sim, i);
     if (n->core->state < CORE_OPENING || n->core->epoch == n->last_epoch)
         return;
     sim->r.invariant_checks[5]++;
@@ -511,9 +518,11 @@ void oracle_sweep(struct sim *sim)
 static bool node_quiet(const struct sim *sim, uint8_t i)
 {
     const struct node *n = &sim->node[i];
-    if (n->permanent_dead)
+    if (n->permanent_dead || !cfg_find(sim_newest(sim), n->id))
         return true;
-    if (!n->alive || n->core->state != CORE_READY || n->disk.count)
+    bool waits = n->alive && n->core->state == CORE_OPENING && /* joined a static pair */
+                 n->core->cfg.mode == MODE_STATIC && !is_voter(n->core, n->core->self);
+    if (!n->alive || (n->core->state != CORE_READY && !waits) || n->disk.count)
         return false;
     for (uint32_t k = 0; k < n->disk.unit_count; k++) {
         /* with one node gone for ever rotten mail may have nobody to come from */
@@ -526,6 +535,8 @@ static bool node_quiet(const struct sim *sim, uint8_t i)
 
 bool oracle_quiet(struct sim *sim)
 {
+    if (!operator_quiet(sim))
+        return false;
     for (uint8_t i = 0; i < sim->node_count; i++)
         if (!node_quiet(sim, i))
             return false;
@@ -544,50 +555,18 @@ static void lost(struct sim *sim, const struct god_unit *g)
     for (uint8_t i = 0; i < sim->node_count; i++) {
         struct disk *d = &sim->node[i].disk;
         const struct unit_row *row = disk_find(d, &g->id);
-        if ((row && row->state == UNIT_LIVE) || disk_aside(d, &g->id))
+        bool here = cfg_find(sim_newest(sim), sim->node[i].id) != NULL;
+        if (here && ((row && row->state == UNIT_LIVE) || disk_aside(d, &g->id)))
             return;
     }
     sim_fail(sim, 15, "" UID " was acknowledged and is lost (delivered %llx failed %llx)",
         UIDV(&g->id), (unsigned long long)g->delivered, (unsigned long long)g->failed);
 }
 
-static void describe(struct sim *sim)
-{
-    for (uint32_t k = 0; k < sim->mail_count; k++)
-        if (!sim->mail[k].done)
-            TRACE(sim, "END mail %u not done after %u tries", k, sim->mail[k].tries);
-    for (uint8_t i = 0; i < sim->node_count; i++) {
-        struct node *n = &sim->node[i];
-        TRACE(sim, "END n%u alive %d state %d epoch %u units %u queue %u", i, n->alive,
-            n->alive ? n->core->state : -1, n->disk.meta.epoch, n->disk.unit_count,
-            n->disk.count);
-        for (uint8_t j = 1; n->alive && j <= n->core->peer_count; j++) {
-            const struct peer *p = &n->core->peer[j];
-            TRACE(sim,
-                "  peer n%u F %u K %u sess %u/%u promise %.1f heard %.1f synced %d swim "
-                "%d",
-                sim_node_of(sim, p->node), p->fenced, p->known, p->sess.cur,
-                p->sess.fenced, ((double)p->promise_until - (double)n->core->now) / 1e9,
-                ((double)p->heard_at - (double)n->core->now) / 1e9, p->synced, p->swim);
-        }
-        for (uint32_t k = 0; n->alive && k < n->disk.unit_count && k < 8; k++) {
-            const struct unit_row *row = &n->disk.unit[k];
-            const struct unit *u = unit_find(n->core, &row->id);
-            const struct work *w = u ? work_of(n->core, u) : NULL;
-            char text[64] = "";
-            for (int j = 0; j < row->list_count; j++)
-                snprintf(text + strlen(text), sizeof(text) - strlen(text), " n%u:%u",
-                    sim_node_of(sim, row->list[j].node), row->list[j].status);
-            TRACE(sim, "  " UID " st %u term %u owner n%u/%u mine %u%s work %d fl %x",
-                UIDV(&row->id), row->state, row->term, sim_node_of(sim, row->owner),
-                row->owner_epoch, row->mine, text, w ? w->kind : 0, u ? u->flags : 0);
-        }
-    }
-}
-
 void oracle_end(struct sim *sim)
 {
-    describe(sim);
+    oracle_config_end(sim);
+    oracle_describe(sim);
     for (uint32_t k = 0; k < sim->unit_count; k++)
         lost(sim, &sim->unit[k]);
 }

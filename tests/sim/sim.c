@@ -162,7 +162,7 @@ static void choose_params(struct sim *sim, uint64_t *rng)
     p->probe_ns = SEC;
     p->digest_ns = 10 * SEC;
     p->gossip_ns = SEC;
-    p->demote_ns = 600 * SEC;
+    p->demote_ns = (o->demote_s ? o->demote_s : sim->config.shape ? 20 : 600) * SEC;
     if (!core_params_derive(p))
         sim_fail(sim, 0, "the lease breaks an inequality");
     sim->delay_min = (50 + sim_below(rng, 1000)) * 1000;
@@ -181,6 +181,7 @@ static void setup(struct sim *sim)
     uint64_t rng = sim->o.seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
     sim_random(&rng);
     choose_cluster(sim, &rng);
+    operator_setup(sim);
     choose_params(sim, &rng);
     sim->rng_net = sim_random(&rng);
     sim->rng_disk = sim_random(&rng);
@@ -194,7 +195,9 @@ static void setup(struct sim *sim)
             n->rate_ppm = i % 2 ? sim->o.rate_ppm : -sim->o.rate_ppm;
         disk_init(&n->disk);
         n->disk.meta.node = n->id;
-        n->disk.cfg = sim->cfg;
+        if (cfg_find(&sim->cfg, n->id))
+            n->disk.cfg = sim->cfg;
+        sim->config.joined[i] |= i < sim->cfg.count || i == 0;
         sim_at(sim, sim_below(&rng, 2 * SEC), SE_START, i, 0, 0, 0);
     }
     world_init(sim);
@@ -243,6 +246,9 @@ static void node_event(struct sim *sim, const struct sim_event *e)
     case SE_START:
         node_start(sim, e->node);
         break;
+    case SE_ADMIN:
+        operator_event(sim, e);
+        break;
     case SE_CRASH:
         if (n->gen == e->gen)
             node_crash(sim, e->node, "planned");
@@ -265,8 +271,9 @@ static void node_event(struct sim *sim, const struct sim_event *e)
 
 static uint64_t settle_bound(const struct sim *sim)
 {
+    uint64_t operator_s = sim->config.shape != WORLD_FIXED ? 600 : 0;
     return 3 * sim->params.lease_ns + sim->params.doubt_ns + sim->params.stale_ns +
-           240 * SEC;
+           (240 + operator_s) * SEC;
 }
 
 static void loop(struct sim *sim)

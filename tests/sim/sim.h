@@ -9,7 +9,7 @@
 
 #include "cluster/core/internal.h"
 
-#define NODES_MAX 7
+#define NODES_MAX 8
 #define MAILS_MAX 512
 #define UNITS_MAX 4096
 #define ATTEMPTS_MAX 65536
@@ -42,7 +42,7 @@ enum fault_kind {
     FAULT_CRASH_ALL,
     FAULT_SPLIT_CRASH, /* a crashes; b crashes right after */
     FAULT_STALL_CUT,   /* what a hears comes late, what it says is lost */
-    FAULT_REMOVE_ADD,  /* configuration steps */
+    FAULT_OPERATOR,    /* node b: enum op_kind in arg */
     FAULT_SNAPSHOT,    /* node a: its disk is copied ... */
     FAULT_RESTORE,     /* ... and comes back in its place, after arg */
     FAULT_ROT,         /* node a: the mail of a unit rots on its disk */
@@ -54,6 +54,34 @@ struct fault {
     uint8_t kind, a, b;
     bool off; /* dropped by the shrinker */
     uint64_t arg;
+};
+
+/* What the operator does with the members. */
+enum op_kind {
+    OP_INIT = 1, /* birth */
+    OP_ADD,
+    OP_LEAVE,   /* stopped for ever, then removed */
+    OP_REPLACE, /* its disk is lost; a new node comes under its name */
+    OP_VOTE,    /* becomes a voter, or is one no more */
+    OP_COPIES,
+    OP_MODE,
+    OP_DRAIN,
+    OP_UNDRAIN,
+    OP_RETURN,   /* a removed node is switched on */
+    OP_KILL,     /* for ever, and nobody says so */
+    OP_MODE_OFF, /* static to quorum without node b, which is off, and then comes back */
+    OP_SETTLE,   /* no static cluster with members that are no voters */
+    OP_FORCE_FENCE,
+    OP_FORCE_CONFIG, /* without those that are dead for ever */
+};
+
+enum world_shape {
+    WORLD_FIXED,
+    WORLD_BIRTH,  /* one node without configuration, and spares */
+    WORLD_STATIC, /* two nodes */
+    WORLD_TRIO,   /* three static nodes on their way to quorum mode */
+    WORLD_QUORUM,
+    WORLD_PAIR, /* two nodes and a witness */
 };
 
 struct sim;
@@ -83,6 +111,9 @@ struct sim_options {
     uint32_t bulk_mb_s;     /* what a link carries of bodies until the heal */
     int32_t rate_ppm;       /* clocks are off by this, to either side */
     uint32_t defer_until_s; /* destinations answer 4xx until then */
+    uint8_t shape, spares;  /* enum world_shape: the operator changes the cluster */
+    bool auto_voters;
+    uint32_t demote_s;
 };
 
 struct sim_result {
@@ -99,6 +130,44 @@ struct sim_result {
     uint64_t takeover_ns;  /* longest from crash of owner to its units owned again */
     uint32_t takeovers;
     uint32_t invariant_checks[21];
+    uint64_t cfg_steps, jobs_done;
+    uint32_t cfg_modes; /* bit: enum core_mode */
+    uint8_t voters_max, mode_end, voters_end, members_end;
+};
+
+#define JOBS_MAX 64
+#define GODS_MAX 256
+#define SETS_MAX 128
+
+struct op_job {
+    uint8_t kind, target, with, stage, tries;
+    bool done;
+    uint64_t until;
+};
+
+struct god_cfg {
+    uint64_t ver, hash;
+    uint8_t voters, mode;
+};
+
+struct god_set { /* of voters */
+    uint64_t ver, prev, quorum_at;
+    uint8_t voters, active; /* bit a node */
+    bool first, reads;
+    uint32_t closed[NODES_MAX]; /* by a quorum of the set before */
+};
+
+struct sim_config {
+    uint8_t shape, spares;
+    uint64_t rng;
+    struct op_job job[JOBS_MAX];
+    uint32_t job_count, jobs_done;
+    uint32_t answers[4];                    /* by enum admin_result */
+    bool joined[NODES_MAX], off[NODES_MAX]; /* off: not to be started yet */
+    struct god_cfg god[GODS_MAX];
+    struct god_set set[SETS_MAX];
+    uint32_t god_count, set_count;
+    uint32_t closed[NODES_MAX]; /* certified: F somewhere */
 };
 
 struct disk_store {
@@ -251,7 +320,8 @@ enum sim_event_kind {
     SE_REPLY,
     SE_STEAL,
     SE_CRASH,
-    SE_SCRUB
+    SE_SCRUB,
+    SE_ADMIN
 };
 
 struct sim_event {
@@ -275,7 +345,8 @@ struct sim {
     uint64_t *msg_sent;
     uint32_t msg_cap, msg_free, *msg_next;
     struct core_params params;
-    struct core_cfg cfg;
+    struct core_cfg cfg; /* the first */
+    struct sim_config config;
     struct mail mail[MAILS_MAX];
     uint32_t mail_count;
     struct god_unit unit[UNITS_MAX];
@@ -384,6 +455,29 @@ void faults_apply(struct sim *sim, uint32_t index);
 void faults_heal(struct sim *sim);
 const char *fault_name(uint8_t kind);
 
+/* operator_plan.c */
+void operator_setup(struct sim *sim);
+void operator_ident(uint8_t key_of, uint8_t name_of, struct core_ident *out);
+
+/* operator.c */
+void operator_job(struct sim *sim, uint8_t kind, uint8_t target, uint64_t at);
+void operator_event(struct sim *sim, const struct sim_event *e);
+void operator_answer(struct sim *sim, const struct core_command *c);
+void operator_fault(struct sim *sim, const struct fault *f);
+void operator_heal(struct sim *sim);
+/* A Paxos row is on its way to the disk of node i: a good moment for an accident. */
+void operator_paxos(struct sim *sim, uint8_t i);
+bool operator_quiet(const struct sim *sim);
+
+/* oracle_config.c */
+const struct core_cfg *sim_newest(const struct sim *sim);
+void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c);
+void oracle_config_step(struct sim *sim, uint8_t i);
+void oracle_config_end(struct sim *sim);
+void oracle_evidence(struct sim *sim, const struct core_fence_row *row);
+void oracle_paxos(struct sim *sim, uint8_t node, const struct core_paxos_row *before,
+    const struct core_paxos_row *after);
+
 /* oracle.c */
 void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
@@ -400,6 +494,7 @@ void oracle_own(
     struct sim *sim, uint8_t node, const struct core_unit_id *id, uint64_t doubt);
 bool oracle_quiet(struct sim *sim);
 void oracle_end(struct sim *sim);
+void oracle_describe(struct sim *sim);
 bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch);
 
 #endif

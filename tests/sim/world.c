@@ -89,7 +89,8 @@ static uint8_t pick_node(struct sim *sim)
     uint8_t i = (uint8_t)sim_below(&sim->rng_world, sim->node_count);
     for (uint8_t k = 0; k < sim->node_count;
          k++, i = (uint8_t)((i + 1) % sim->node_count))
-        if (sim->node[i].alive && (sim->cfg.member[i].roles & ROLE_STORE) &&
+        if (sim->node[i].alive &&
+            (sim->node[i].core->peer[sim->node[i].core->self].roles & ROLE_STORE) &&
             sim->node[i].paused_until <= sim->now)
             return i;
     return NODES_MAX;

@@ -119,6 +119,7 @@ static void fill_cfg(struct msg_cfg *m, bool rows)
     m->prev_ver = any();
     m->was_voters = upto(255);
     m->change.off = any();
+    m->change.off_epoch = any32();
     m->change.mode = upto(255);
     m->change.copies = upto(255);
     m->change.min_copies = upto(255);
