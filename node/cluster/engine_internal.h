@@ -126,7 +126,9 @@ struct engine {
     struct table hot;     /* struct accepting by message */
     struct table tickets; /* struct ticket_slot by unit */
     uint64_t handle;
-    struct attempt_ticket *asking;  /* the core is being asked */
+    struct attempt_ticket *asking; /* the core is being asked */
+    uint64_t asking_doubt;         /* of its unit, before */
+    char asking_cause;
     struct rights_settle *settling; /* the core is being told; waits for its row */
     struct core_unit_id accepted;   /* in this step: the asker hands it over itself */
     bool has_accepted;

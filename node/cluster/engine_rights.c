@@ -283,6 +283,17 @@ static void dsn_answered(struct engine *e, struct accepting *a)
 
 /* --- attempts --- */
 
+/* Who may have theirs already, as it stands before this attempt, and why: a session ended
+ * with its dot out (D1), or our own attempt had no reply (D7). */
+static void note_doubt(struct engine *e, const struct core_unit_id *id)
+{
+    struct unit_row row;
+    uint64_t ours = (uint64_t)(e->gate.epoch & 0xffffff) << 16 | (e->node & 0xffff);
+    bool known = engine_unit(e, id, &row);
+    e->asking_doubt = known ? row.doubt : 0;
+    e->asking_cause = known && row.attempt >> 24 == ours ? '7' : '1';
+}
+
 static void begin_asked(struct mail *mail, void *owner)
 {
     struct attempt_ticket *t = CONTAINER_OF(mail, struct attempt_ticket, backend_mail);
@@ -291,6 +302,7 @@ static void begin_asked(struct mail *mail, void *owner)
     engine_busy(e);
     event.u.attempt.id = rows_core_id(t->unit);
     event.u.attempt.rcpts = t->rcpts;
+    note_doubt(e, &event.u.attempt.id);
     e->asking = t;
     engine_step(e, &event);
     if (e->asking) { /* no answer: the core always gives one */
@@ -304,15 +316,6 @@ static void begin(void *ctx, struct attempt_ticket *t)
 {
     struct engine *e = ctx;
     mailbox_post(e->box, &t->backend_mail, begin_asked);
-}
-
-/* Why these may have theirs already: the first session's end with the dot out (D1) where
- * we took over or are our own heir; a lost reply of the destination (D7) otherwise. */
-static char doubt_cause(const struct engine *e, const struct core_unit_id *id)
-{
-    struct unit_row row;
-    uint64_t ours = (uint64_t)(e->gate.epoch & 0xffffff) << 16 | (e->node & 0xffff);
-    return engine_unit(e, id, &row) && row.attempt >> 24 == ours ? '7' : '1';
 }
 
 void engine_attempt(struct engine *e, const struct core_command *c)
@@ -336,8 +339,8 @@ void engine_attempt(struct engine *e, const struct core_command *c)
     slot->attempt = c->u.unit.attempt;
     slot->rcpts = c->u.unit.rcpts;
     table_add(&e->tickets, &slot->by_unit, table_unit_key(&c->u.unit.id));
-    if (c->u.unit.doubt & slot->rcpts)
-        ticket_doubt(t, c->u.unit.doubt & slot->rcpts, doubt_cause(e, &c->u.unit.id));
+    if (e->asking_doubt & slot->rcpts)
+        ticket_doubt(t, e->asking_doubt & slot->rcpts, e->asking_cause);
     ticket_answer(t, slot->attempt, slot->rcpts, e->gate.epoch);
 }
 
