@@ -148,7 +148,10 @@ bool voter_twin(struct core *core, uint8_t slot, const struct core_msg *msg)
         answer(core, slot, l, LEASE_FENCED);
         return true;
     }
-    if (msg->env.from_epoch > p->sess.cur || !p->birth || l->birth == p->birth)
+    /* our row may have come by copy; `birth` is of the session that we gave a promise to
+     */
+    if (msg->env.from_epoch > p->sess.cur || p->promise_epoch != msg->env.from_epoch ||
+        !p->birth || l->birth == p->birth)
         return false;
     answer(core, slot, l, LEASE_TWIN);
     return true;
