@@ -118,6 +118,7 @@ static void walk_change(struct walk *w, struct cfg_change *c)
     walk_u64(w, &c->proposer);
     walk_u64(w, &c->node);
     walk_u64(w, &c->off);
+    walk_u32(w, &c->off_epoch);
     walk_u32(w, &c->serial);
     walk_u8(w, &c->op);
     walk_u8(w, &c->roles);
