@@ -146,6 +146,8 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
     unit_evidence(core, row);
     if (core->state < CORE_SYNC || (u && unit_settling(u)))
         return;
+    if (MUT(core, MUT_OUTCOME_RIGHTS) && msg->env.from_epoch <= core->peer[slot].fenced)
+        return;
     if (!u) {
         if (row->state == UNIT_ABORTED)
             grave_dig_aborted(core, &row->id);

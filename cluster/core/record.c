@@ -411,7 +411,9 @@ bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *
     uint64_t more = own && attempt_ours(core, row->attempt) ? 0 : row->doubt;
     uint64_t doubt = (u->doubt | more) & ~(delivered | failed);
     bool grew = (doubt & ~u->doubt) != 0;
-    bool changed = delivered != u->delivered || failed != u->failed || doubt != u->doubt;
+    bool aborts = u->state == UNIT_LIVE && row->state == UNIT_ABORTED && !own;
+    bool changed =
+        delivered != u->delivered || failed != u->failed || doubt != u->doubt || aborts;
     if (changed)
         unit_digest(core, u);
     if (more && !own)

@@ -32,7 +32,7 @@ enum mutant {
     MUT_DONE_NOT_LOST,        /* Done skips the nodes that are down */
     MUT_NO_RESPONSIVE,        /* deaf nodes keep their promises */
     MUT_ABORT_NO_SEND,        /* abort is not told to the holders */
-    MUT_OUTCOME_RIGHTS,       /* outcomes of fenced sessions are refused */
+    MUT_OUTCOME_RIGHTS,       /* outcomes and Done of fenced sessions are refused */
     MUT_NO_FREEZE_CHECK,      /* lost time is not noticed */
     MUT_SPACING,              /* v+2 without waiting */
     MUT_NO_SEAL,              /* new voters start with an empty table */

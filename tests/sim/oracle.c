@@ -563,8 +563,31 @@ static void lost(struct sim *sim, const struct god_unit *g)
         UIDV(&g->id), (unsigned long long)g->delivered, (unsigned long long)g->failed);
 }
 
+/* 19 and 20 at rest, when every disk is empty: no tombstone, no name, no digest and no
+ * count is left behind. */
+static void nothing_left(struct sim *sim, uint8_t i)
+{
+    const struct core *core = sim->node[i].core;
+    struct core_counts c;
+    uint64_t digest = 0;
+    core_counts(core, &c);
+    sim->r.invariant_checks[19]++;
+    sim->r.invariant_checks[20]++;
+    for (uint8_t p = 1; p <= core->peer_count; p++)
+        for (int k = 0; k < CORE_DIGEST_ROWS; k++)
+            digest |= core->peer[p].digest[k];
+    if (c.units || c.owned || c.held || c.tombstones || c.accepting || c.in_doubt)
+        sim_fail(sim, 19, "n%u is at rest and counts %u units, %u owned, %u tombstones",
+            i, c.units, c.owned, c.tombstones);
+    if (digest)
+        sim_fail(sim, 20, "n%u holds nothing and has a digest", i);
+}
+
 void oracle_end(struct sim *sim)
 {
+    for (uint8_t i = 0; i < sim->node_count && !sim->o.liveness && !sim->r.failed; i++)
+        if (sim->node[i].alive && sim->node[i].disk.unit_count == 0 && oracle_quiet(sim))
+            nothing_left(sim, i);
     oracle_config_end(sim);
     oracle_describe(sim);
     for (uint32_t k = 0; k < sim->unit_count; k++)

@@ -226,6 +226,20 @@ static const char *relayed(const struct seen *s)
     return NULL;
 }
 
+static const char *late_grants(const struct seen *s)
+{
+    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    return NULL;
+}
+
+static const char *rolled_back(const struct seen *s)
+{
+    NEED(ST(CLAIM_UNKNOWN) > 0 && ST(CLAIM_FINISH) > 0);
+    NEED(others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
 static const char *rotten(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_ROT] > 0 && ST(DAMAGED) > 0 && ST(FIXED) > 0);
@@ -295,6 +309,17 @@ static const struct scenario table[] = {
         {{20 * S, FAULT_DEAF, 0, 0, 0, 60 * S}}, 2 * S, deaf},
     {"7-mute", {THREE, .fault_phase = 120 * S, .defer_until_s = 22},
         {{20 * S, FAULT_MUTE, 0, 0, 0, 60 * S}}, 2 * S, mute},
+    {"7-grants-come-late",
+        {THREE, .fault_phase = 90 * S, .defer_until_s = 40, .mails = 200},
+        {{20 * S, FAULT_STALL, 1, 0, 0, 27 * S / 2},
+            {20 * S, FAULT_STALL, 2, 0, 0, 27 * S / 2},
+            {21 * S, FAULT_MUTE, 0, 0, 0, 40 * S}},
+        S / 4, late_grants},
+    {"2-outcomes-come-late",
+        {THREE, .fault_phase = 120 * S, .defer_until_s = 20, .mails = 250},
+        {{20 * S, FAULT_STALL, 0, 1, 0, 20 * S}, {20 * S, FAULT_STALL, 0, 2, 0, 20 * S},
+            {26 * S, FAULT_CRASH, 0, 0, 0, 90 * S}},
+        S, late_grants},
     {"8-partial-partition",
         {FIVE, .lease_s = 15, .fault_phase = 90 * S, .defer_until_s = 24},
         {{12 * S, FAULT_CUT_BOTH, 1, 2, 0, 70 * S},
@@ -368,6 +393,9 @@ static const struct scenario table[] = {
         {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {14 * S, FAULT_CRASH, 0, 0, 0, S},
             {36 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
         2 * S, old_image},
+    {"24-disk-rolled-back", {THREE, .liveness = true, .mails = 120, .defer_until_s = 45},
+        {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {30 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
+        2 * S, rolled_back},
     {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 
