@@ -76,6 +76,10 @@ int run_queue_ls(struct ctl *ctl, const struct command_line *line);
 int run_queue_show(struct ctl *ctl, const struct command_line *line);
 int run_quarantine_ls(struct ctl *ctl, const struct command_line *line);
 int run_quarantine(struct ctl *ctl, const struct command_line *line);
+/* hold, release, retry, expire, bounce, drop */
+int run_queue_verb(struct ctl *ctl, const struct command_line *line);
+/* The filters of the command line; NULL `filtered_out`: nobody asks. */
+json_t *filter_args(const struct command_line *line, bool *filtered_out);
 int run_queue_shape(struct ctl *ctl, const struct command_line *line);
 int run_trace(struct ctl *ctl, const struct command_line *line);
 int run_resolve(struct ctl *ctl, const struct command_line *line);

@@ -7,15 +7,34 @@
 #include "base/utf8.h"
 #include "node/batonctl.h"
 
-#define FILTERS                                                                          \
+#define FILTERS_WITHOUT_REASON                                                           \
     {"--from", "ADDRESS", "sender: user@example.org, @example.org, <> or a part"},       \
         {"--to", "ADDRESS", "open recipient: the same"},                                 \
         {"--domain", "DOMAIN", "routing domain; .example.org: all below it, too"},       \
         {"--node", "NODE", "owned by this node"},                                        \
-        {"--older", "AGE", "accepted longer ago than this: 30m, 4h, 2d"},                \
     {                                                                                    \
-        "--reason", "TEXT", "in the last reply, its status (4.4.1) or the hold reason"   \
+        "--older", "AGE", "accepted longer ago than this: 30m, 4h, 2d"                   \
     }
+#define BY_REPLY "in the last reply, its status (4.4.1) or the hold reason"
+#define FILTERS                                                                          \
+    FILTERS_WITHOUT_REASON,                                                              \
+    {                                                                                    \
+        "--reason", "TEXT", BY_REPLY                                                     \
+    }
+/* Where --reason is what the operator has to say. */
+#define VERB_FILTERS                                                                     \
+    FILTERS_WITHOUT_REASON, {"--reply", "TEXT", BY_REPLY},                               \
+        {"--all", NULL, "the whole queue"},                                              \
+    {                                                                                    \
+        "--dry-run", NULL, "only say how many it is"                                     \
+    }
+#define WHY_NEEDED                                                                       \
+    {                                                                                    \
+        "--reason", "TEXT", "why; needed, and kept in the log"                           \
+    }
+#define VERB_HELP                                                                        \
+    "Of messages that match all filters, or one message by its ID. What is being\n"      \
+    "delivered at this moment is left alone and counted as busy.\n"
 
 const struct command commands[] = {
     {"status", "", "how the node and its queue are",
@@ -29,6 +48,22 @@ const struct command commands[] = {
         {{"--headers", NULL, "the header of the message, too"}}, run_queue_show},
     {"queue shape", "[FILTER...]", "open recipients by destination and age (minutes)", "",
         0, 0, {FILTERS, {"--limit", "N", "rows (20)"}}, run_queue_shape},
+    {"queue hold", "[ID] [FILTER...]", "keep messages until they are released", VERB_HELP,
+        0, 1, {VERB_FILTERS, {"--reason", "TEXT", "why; shown by queue ls"}},
+        run_queue_verb},
+    {"queue release", "[ID] [FILTER...]", "let held messages go, at once", VERB_HELP, 0,
+        1, {VERB_FILTERS, {"--reason", "TEXT", BY_REPLY}}, run_queue_verb},
+    {"queue retry", "[ID] [FILTER...]", "try messages now, with a new look at DNS",
+        VERB_HELP, 0, 1, {VERB_FILTERS, {"--reason", "TEXT", BY_REPLY}}, run_queue_verb},
+    {"queue expire", "[ID] [FILTER...]", "end them as if their time was over",
+        VERB_HELP "The sender gets the report that is sent then.\n", 0, 1,
+        {VERB_FILTERS, WHY_NEEDED}, run_queue_verb},
+    {"queue bounce", "[ID] [FILTER...]", "send them back to their senders",
+        VERB_HELP "The report carries the reason.\n", 0, 1, {VERB_FILTERS, WHY_NEEDED},
+        run_queue_verb},
+    {"queue drop", "[ID] [FILTER...]", "delete them; nobody gets a report",
+        VERB_HELP "With --to: these recipients alone, as with expire and bounce.\n", 0, 1,
+        {VERB_FILTERS, WHY_NEEDED}, run_queue_verb},
     {"quarantine ls", "", "mail put aside because it was damaged or stale", "", 0, 0,
         {{0}}, run_quarantine_ls},
     {"quarantine show", "ID", "everything about one of them", "", 1, 1, {{0}},
@@ -109,9 +144,8 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
 
 /* Documented, and not here yet: refused by name, so that nobody takes them for typing
  * errors. */
-static const char *const not_built[] = {"queue hold", "queue release", "queue retry",
-    "queue expire", "queue bounce", "queue drop", "why", "egress", "reputation",
-    "suppress", "user add", "user rm", "user passwd", "user ls"};
+static const char *const not_built[] = {"why", "egress", "reputation", "suppress",
+    "user add", "user rm", "user passwd", "user ls"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {

@@ -6,19 +6,21 @@
 #include "node/batonctl.h"
 
 static const char *const filter_options[] = {
-    "--from", "--to", "--domain", "--node", "--older", "--reason"};
+    "--from", "--to", "--domain", "--node", "--older", "--reason", "--reply"};
 #define FILTERS (sizeof(filter_options) / sizeof(filter_options[0]))
 
-static json_t *filter_args(const struct command_line *line, bool *filtered_out)
+json_t *filter_args(const struct command_line *line, bool *filtered_out)
 {
     json_t *args = json_object();
-    *filtered_out = false;
+    if (filtered_out)
+        *filtered_out = false;
     for (size_t i = 0; i < FILTERS; i++) {
         const char *value = option_value(line, filter_options[i]);
         if (!value)
             continue;
         json_object_set_new(args, filter_options[i] + 2, json_string(value));
-        *filtered_out = true;
+        if (filtered_out)
+            *filtered_out = true;
     }
     return args;
 }

@@ -287,6 +287,11 @@ static void cluster_settings(
     settings_cluster_each(f->node->settings, one, one_ctx);
 }
 
+static struct settings *in_force(void *ctx)
+{
+    return settings_ref(((struct node_face *)ctx)->node->settings);
+}
+
 static void grant(void *ctx, const struct cidr *nets, unsigned net_count,
     const char *const *users, unsigned user_count)
 {
@@ -312,6 +317,9 @@ bool face_open(struct node *n, char *why, size_t why_size)
         .resolver = n->resolver,
         .helpers = n->helpers,
         .node = settings_node_name(n->settings),
+        .schedule = n->schedule,
+        .rights = n->rights,
+        .in_force = in_force,
         .started = n->started,
         .ctx = f,
         .overview = overview,

@@ -8,13 +8,14 @@ _batonctl() {
         words=("${COMP_WORDS[@]}")
     }
     local global="--json --watch --control --help" filters="--from --to --domain --node --older --reason --limit"
+    local verb="--from --to --domain --node --older --reply --reason --all --dry-run"
     case $prev in
     --control | -c | --config) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --level | log) COMPREPLY=($(compgen -W "debug info warn error" -- "$cur")); return ;;
     --older) COMPREPLY=($(compgen -W "10m 1h 4h 1d 2d" -- "$cur")); return ;;
     --for) COMPREPLY=($(compgen -W "10m 1h 1d" -- "$cur")); return ;;
     --node | --i-have-powered-off) COMPREPLY=($(compgen -W "$(_batonctl_nodes)" -- "$cur")); return ;;
-    --from | --to | --domain | --reason | --limit | --last) return ;;
+    --from | --to | --domain | --reason | --reply | --limit | --last) return ;;
     esac
     local command="" sub="" skip="" i
     for ((i = 1; i < cword; i++)); do
@@ -38,8 +39,10 @@ _batonctl() {
     drain:* | undrain:* | remove:* | force-fence:* | force-config:*)
         COMPREPLY=($(compgen -W "$(_batonctl_nodes) $([[ $command == drain ]] && echo --wait) $(
             [[ $command == force-* ]] && echo --i-have-powered-off) $global" -- "$cur")) ;;
-    queue:) COMPREPLY=($(compgen -W "ls show shape $filters $global" -- "$cur")) ;;
+    queue:) COMPREPLY=($(compgen -W "ls show shape hold release retry expire bounce drop $filters $global" -- "$cur")) ;;
     queue:show) COMPREPLY=($(compgen -W "--headers $global" -- "$cur")) ;;
+    queue:hold | queue:release | queue:retry | queue:expire | queue:bounce | queue:drop)
+        COMPREPLY=($(compgen -W "$verb $global" -- "$cur")) ;;
     queue:*) COMPREPLY=($(compgen -W "$filters $global" -- "$cur")) ;;
     trace:*) COMPREPLY=($(compgen -W "--limit $global" -- "$cur")) ;;
     resolve:?*) COMPREPLY=($(compgen -W "MX A AAAA TXT TLSA PTR CNAME NS SOA $global" -- "$cur")) ;;

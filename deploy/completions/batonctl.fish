@@ -7,6 +7,9 @@ end
 function __batonctl_filters
     __fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from show
 end
+function __batonctl_verb
+    __fish_seen_subcommand_from queue; and __fish_seen_subcommand_from hold release retry expire bounce drop
+end
 complete -c batonctl -f
 complete -c batonctl -l json -d 'One JSON object a line'
 complete -c batonctl -l watch -d 'Again every two seconds'
@@ -41,13 +44,16 @@ complete -c batonctl -n '__fish_seen_subcommand_from token' -l for -x -a '10m 1h
 complete -c batonctl -n '__fish_seen_subcommand_from node' -a ls
 complete -c batonctl -n '__fish_seen_subcommand_from drain' -l wait -d 'Until nothing is left'
 complete -c batonctl -n '__fish_seen_subcommand_from force-fence force-config' -l i-have-powered-off -x -d 'It cannot run'
-complete -c batonctl -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from ls show shape' -a 'ls show shape'
+complete -c batonctl -n '__fish_seen_subcommand_from queue; and not __fish_seen_subcommand_from ls show shape hold release retry expire bounce drop' -a 'ls show shape hold release retry expire bounce drop'
 complete -c batonctl -n __batonctl_filters -l from -x -d 'Sender'
 complete -c batonctl -n __batonctl_filters -l to -x -d 'Open recipient'
 complete -c batonctl -n __batonctl_filters -l domain -x -d 'Routing domain'
 complete -c batonctl -n __batonctl_filters -l node -x -d 'Owned by'
 complete -c batonctl -n __batonctl_filters -l older -x -a '10m 1h 4h 1d 2d' -d 'Accepted longer ago than'
-complete -c batonctl -n __batonctl_filters -l reason -x -d 'In the last reply'
+complete -c batonctl -n __batonctl_filters -l reason -x -d 'In the last reply; or why'
+complete -c batonctl -n __batonctl_verb -l reply -x -d 'In the last reply'
+complete -c batonctl -n __batonctl_verb -l all -d 'The whole queue'
+complete -c batonctl -n __batonctl_verb -l dry-run -d 'Only say how many'
 complete -c batonctl -n '__batonctl_filters; or __fish_seen_subcommand_from trace' -l limit -x -d 'At most so many'
 complete -c batonctl -n '__fish_seen_subcommand_from show' -l headers -d 'The header section, too'
 complete -c batonctl -n '__fish_seen_subcommand_from events' -l follow -d 'Go on with what comes'

@@ -251,7 +251,8 @@ static void run_handler(
         return;
     }
     req->command = command->name;
-    if (command->effect == CONTROL_CHANGES)
+    /* Our own part of what a client asks all nodes was logged with the client. */
+    if (command->effect == CONTROL_CHANGES && (req->conn || by))
         log_operator(req->conn, by, name, args);
     if (command->wide && !req->run && !json_is_true(json_object_get(args, "local")))
         command->wide(req, args, command->wide_ctx);

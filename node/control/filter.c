@@ -15,8 +15,10 @@ static bool take(struct control_request *req, json_t *args, const char *key, cha
     return true;
 }
 
-bool filter_init(struct filter *f, struct control_request *req, json_t *args)
+bool filter_init(
+    struct filter *f, struct control_request *req, json_t *args, bool own_reason)
 {
+    bool by_reply = own_reason || json_object_get(args, "reply");
     char *older = NULL;
     *f = (struct filter){0};
     if (json_object_get(args, "egress")) {
@@ -25,7 +27,8 @@ bool filter_init(struct filter *f, struct control_request *req, json_t *args)
     }
     if (!take(req, args, "from", &f->from) || !take(req, args, "to", &f->to) ||
         !take(req, args, "domain", &f->domain) || !take(req, args, "node", &f->node) ||
-        !take(req, args, "reason", &f->reason) || !take(req, args, "older", &older))
+        !take(req, args, by_reply ? "reply" : "reason", &f->reason) ||
+        !take(req, args, "older", &older))
         return false;
     bool ok = !older || duration_parse(slice_str(older), &f->older_ms);
     if (!ok)
@@ -80,15 +83,38 @@ static bool to_matches(struct slice want, const struct unit_record *u)
     return false;
 }
 
+static bool reply_matches(struct slice want, const struct rcpt_record *r)
+{
+    return contains_nocase(r->last_reply, want) || slice_starts(r->last_status, want);
+}
+
+static bool hold_matches(struct slice want, const struct unit_record *u)
+{
+    return u->held && contains_nocase(u->hold_reason, want);
+}
+
 static bool reason_matches(struct slice want, const struct unit_record *u)
 {
-    if (u->held && contains_nocase(u->hold_reason, want))
-        return true;
     for (unsigned i = 0; i < u->rcpt_count; i++)
-        if (contains_nocase(u->rcpts[i].last_reply, want) ||
-            slice_starts(u->rcpts[i].last_status, want))
+        if (reply_matches(want, &u->rcpts[i]))
             return true;
-    return false;
+    return hold_matches(want, u);
+}
+
+bool filter_matches_rcpt(
+    const struct filter *f, const struct unit_record *u, const struct rcpt_record *r)
+{
+    if (rcpt_state_is_final(r->state))
+        return false;
+    if (f->to && !address_matches(slice_str(f->to), r->rcpt.address))
+        return false;
+    return !f->reason || reply_matches(slice_str(f->reason), r) ||
+           hold_matches(slice_str(f->reason), u);
+}
+
+bool filter_is_empty(const struct filter *f)
+{
+    return !f->from && !f->to && !f->domain && !f->node && !f->reason && !f->older_ms;
 }
 
 bool filter_matches(const struct filter *f, const struct unit_record *u, const char *node,

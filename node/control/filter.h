@@ -19,10 +19,18 @@ struct filter {
 };
 
 /* Reads the criteria from a command's arguments; ends the request with an error when they
- * make no sense. filter_fini either way. */
-bool filter_init(struct filter *f, struct control_request *req, json_t *args);
+ * make no sense. filter_fini either way. "reply" is another word for "reason", for
+ * commands to which the operator gives a reason of his own: with `own_reason` that one is
+ * left alone. */
+bool filter_init(
+    struct filter *f, struct control_request *req, json_t *args, bool own_reason);
 void filter_fini(struct filter *f);
 bool filter_matches(const struct filter *f, const struct unit_record *u, const char *node,
     struct wall now);
+/* Of a unit that matches: is it about this recipient? */
+bool filter_matches_rcpt(
+    const struct filter *f, const struct unit_record *u, const struct rcpt_record *r);
+/* Does it let everything through? */
+bool filter_is_empty(const struct filter *f);
 
 #endif

@@ -48,6 +48,7 @@ struct control_handlers *control_handlers_new(
     control_register(c, "reload", CONTROL_CHANGES, handle_reload, h);
     status_register(c, h);
     queue_register(c, h);
+    queue_verbs_register(c, h);
     shape_register(c, h);
     trace_register(c, h);
     resolve_register(c, h);

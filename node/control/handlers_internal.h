@@ -61,6 +61,7 @@ void json_set_text(json_t *object, const char *key, struct slice text);
 void status_register(struct control *c, struct control_handlers *h);
 void status_free(struct control_handlers *h);
 void queue_register(struct control *c, struct control_handlers *h);
+void queue_verbs_register(struct control *c, struct control_handlers *h);
 void shape_register(struct control *c, struct control_handlers *h);
 void trace_register(struct control *c, struct control_handlers *h);
 void resolve_register(struct control *c, struct control_handlers *h);

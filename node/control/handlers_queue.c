@@ -117,7 +117,7 @@ static void handle_ls(struct control_request *req, json_t *args, void *ctx)
     bool page = false;
     const char *after = NULL;
     struct unit_id id = {0};
-    bool ok = filter_init(&filter, req, args) &&
+    bool ok = filter_init(&filter, req, args, false) &&
               control_arg_int(req, args, "limit", 1, INT64_MAX, &limit) &&
               control_arg_bool(req, args, "page", &page) &&
               control_arg_text(req, args, "after", &after);

@@ -170,7 +170,7 @@ static void handle_shape(struct control_request *req, json_t *args, void *ctx)
 {
     struct filter filter;
     int64_t limit = ROWS_MAX;
-    bool ok = filter_init(&filter, req, args) &&
+    bool ok = filter_init(&filter, req, args, false) &&
               control_arg_int(req, args, "limit", 1, ROWS_MAX, &limit);
     if (!ok) {
         filter_fini(&filter);

@@ -11,6 +11,7 @@
 #include "dnsbl/resolver.h"
 #include "node/control/control.h"
 #include "node/control/peers.h"
+#include "node/delivery/schedule.h"
 #include "queue/history.h"
 #include "queue/store.h"
 
@@ -53,6 +54,8 @@ struct control_sources {
     struct workers *helpers;
     const struct control_peers *peers; /* NULL: a node alone */
     const char *node;                  /* this node's name, as in the log */
+    struct schedule *schedule;         /* NULL: what changes the queue is refused */
+    struct rights *rights;             /* with it */
     struct mono started;
     void *ctx; /* for the callbacks */
     void (*overview)(void *ctx, struct control_overview *out);
@@ -71,6 +74,8 @@ struct control_sources {
     /* settings_cluster_each of those in force. NULL: not told to others. */
     void (*settings)(
         void *ctx, void (*one)(const char *key, uint64_t hash, void *ctx), void *one_ctx);
+    /* Those in force, a new reference; with `schedule`. */
+    struct settings *(*in_force)(void *ctx);
     /* Reads the settings again. Answers and ends the request, now or later:
      *   control_reply   {"changed":[...],"restart_needed":["data_dir"]}   any object
      *   control_finish  0, or control_fail with the problems as text. NULL: refused. */

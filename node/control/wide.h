@@ -60,6 +60,6 @@ bool wide_is_shared(const char *command);
 void wide_register(struct control *c, struct control_handlers *h);
 /* The commands: */
 control_handler wide_status, wide_nodes, wide_ls, wide_show, wide_shape, wide_trace,
-    wide_events, wide_all;
+    wide_events, wide_all, wide_verb;
 
 #endif

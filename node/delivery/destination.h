@@ -152,9 +152,12 @@ bool schedule_rules_need_message(const struct settings *settings);
 /* schedule_cluster.c */
 void schedule_cluster_init(struct schedule *s);
 void schedule_cluster_fini(struct schedule *s);
-/* For mail that was accepted here; NULL: known already, or another node's. */
+/* For mail that was accepted here; NULL: known already (a report made twice is one), or
+ * another node's. */
 struct sched_unit *schedule_new_unit(struct schedule *s, struct unit_id id);
 void schedule_load_some(struct schedule *s);
+/* So many of its recipients are in doubt. */
+void schedule_set_doubt(struct schedule *s, struct sched_unit *unit, unsigned rcpts);
 /* An attempt on a unit that was taken away meanwhile is over. */
 void schedule_cancelled_home(struct schedule *s, struct sched_unit *unit);
 

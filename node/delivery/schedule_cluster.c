@@ -13,8 +13,7 @@ void schedule_cluster_init(struct schedule *s)
 {
     STAILQ_INIT(&s->starting);
     s->paused = rights_clustered(s->env->rights);
-    if (s->paused)
-        units_index(s->units);
+    units_index(s->units);
 }
 
 /* --- cancelled before it was known --- */
@@ -43,8 +42,6 @@ static void forget_early(struct schedule *s, struct unit_id id)
 
 struct sched_unit *schedule_new_unit(struct schedule *s, struct unit_id id)
 {
-    if (!rights_clustered(s->env->rights))
-        return units_add(s->units, id);
     struct sched_unit *unit = units_find(s->units, id);
     if (unit) /* what is in hand now spares the read from disk */
         return unit->place == UNIT_STARTING ? unit : NULL;
@@ -137,10 +134,10 @@ void schedule_load_some(struct schedule *s)
     }
 }
 
-static void set_doubt(struct schedule *s, struct sched_unit *unit, uint64_t doubt)
+void schedule_set_doubt(struct schedule *s, struct sched_unit *unit, unsigned rcpts)
 {
     s->in_doubt -= unit->in_doubt;
-    unit->in_doubt = (uint16_t)__builtin_popcountll(doubt);
+    unit->in_doubt = (uint16_t)rcpts;
     s->in_doubt += unit->in_doubt;
 }
 
@@ -168,7 +165,7 @@ static void start_unit(struct schedule *s, struct start_note *note)
     }
     bool more = (note->rcpts & ~unit->rcpts) != 0;
     unit->rcpts = note->rcpts;
-    set_doubt(s, unit, note->doubt);
+    schedule_set_doubt(s, unit, (unsigned)__builtin_popcountll(note->doubt));
     if (is_known) {
         start_again(s, unit, note->due, more);
         free_note(note);
@@ -215,7 +212,7 @@ static void cancel_unit(struct schedule *s, struct sched_unit *unit)
 {
     switch ((enum unit_place)unit->place) {
     case UNIT_STARTING:
-        set_doubt(s, unit, 0);
+        schedule_set_doubt(s, unit, 0);
         units_remove(s->units, unit);
         return;
     case UNIT_ACTIVE:

@@ -32,7 +32,7 @@ static enum rcpt_state state_after(const struct settlement *t, const struct fate
 
 /* --- the log --- */
 
-static enum log_event event_of(enum rcpt_state state)
+enum log_event settle_event_of(enum rcpt_state state)
 {
     static const enum log_event events[] = {[RCPT_DEFERRED] = LOG_EV_DEFERRED,
         [RCPT_IN_DOUBT] = LOG_EV_DEFERRED,
@@ -44,7 +44,7 @@ static enum log_event event_of(enum rcpt_state state)
     return events[state];
 }
 
-static void count_outcome(enum rcpt_state state, bool possible_duplicate)
+void settle_count(enum rcpt_state state, bool possible_duplicate)
 {
     if (state == RCPT_DELIVERED)
         metric_add(METRIC_delivered_total, 1);
@@ -52,7 +52,7 @@ static void count_outcome(enum rcpt_state state, bool possible_duplicate)
         metric_add(METRIC_bounced_total, 1);
     else if (state == RCPT_EXPIRED)
         metric_add(METRIC_expired_total, 1);
-    else
+    else if (!rcpt_state_is_final(state))
         metric_add(METRIC_deferred_total, 1);
     if (possible_duplicate)
         metric_add(METRIC_possible_duplicate_total, 1);
@@ -85,7 +85,7 @@ static void log_outcome(
     char cause = duplicate_cause(p, i);
     int64_t delay = t->now.ms - parcel_message(p)->created.ms;
     struct record r;
-    record_init(&r, event_of(rec->state));
+    record_init(&r, settle_event_of(rec->state));
     record_msg_id(&r, "id", p->id.msg);
     record_slice(&r, "to", rec->rcpt.address);
     if (p->mx[0])
@@ -169,7 +169,7 @@ static void write_records(struct settlement *t)
             continue;
         struct rcpt_record rec = record_after(t, i);
         log_outcome(t, &rec, i);
-        count_outcome(rec.state, duplicate_cause(p, i) != 0);
+        settle_count(rec.state, duplicate_cause(p, i) != 0);
         t->index[t->record_count] = (uint16_t)i;
         t->records[t->record_count++] = rec;
     }

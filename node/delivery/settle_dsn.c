@@ -49,14 +49,13 @@ bool settlement_wants_dsn(const struct settlement *t)
     return false;
 }
 
-static void log_dsn(
-    const struct settlement *t, const struct message *dsn, enum dsn_kind kind)
+static void log_dsn(struct unit_id about, const struct message *dsn, enum dsn_kind kind)
 {
     char id[MSG_ID_TEXT + 1];
     struct record r;
     msg_id_format(dsn->id, id);
     record_init(&r, LOG_EV_DSN);
-    record_msg_id(&r, "id", t->parcel->id.msg);
+    record_msg_id(&r, "id", about.msg);
     record_str(&r, "kind", dsn_kind_name(kind));
     record_str(&r, "dsn_id", id);
     record_slice(&r, "to", dsn->units[0].rcpts[0].address);
@@ -70,7 +69,7 @@ static void add_dsn(struct settlement *t, struct message *dsn, enum dsn_kind kin
         return;
     INVARIANT(t->dsn_count < SETTLEMENT_DSNS);
     t->dsns[t->dsn_count++] = dsn;
-    log_dsn(t, dsn, kind);
+    log_dsn(t->parcel->id, dsn, kind);
 }
 
 void settlement_drop_dsns(struct settlement *t, enum err why)
@@ -82,6 +81,11 @@ void settlement_drop_dsns(struct settlement *t, enum err why)
         err_text(why));
     while (t->dsn_count > 0)
         message_unref(t->dsns[--t->dsn_count]);
+}
+
+static struct message *report_failure(const struct dsn_request *r)
+{
+    return r->original->reverse_path.len == 0 ? dsn_double_bounce(r) : dsn_make(r);
 }
 
 static void make_kind(struct settlement *t, struct dsn_request *r, enum dsn_kind kind,
@@ -97,25 +101,40 @@ static void make_kind(struct settlement *t, struct dsn_request *r, enum dsn_kind
     }
     if (r->rcpt_count == 0)
         return;
-    if (kind == DSN_FAILURE && r->original->reverse_path.len == 0)
-        add_dsn(t, dsn_double_bounce(r), kind);
-    else
-        add_dsn(t, dsn_make(r), kind);
+    add_dsn(t, kind == DSN_FAILURE ? report_failure(r) : dsn_make(r), kind);
     for (unsigned i = 0; kind == DSN_DELAY && i < t->record_count; i++)
         if (warns_of_delay(t, &t->records[i]))
             t->records[i].delay_dsn_sent = true;
 }
 
-static struct body *read_whole(struct making *m)
+/* --- what is sent back --- */
+
+struct original {
+    struct body *body;
+    char *head; /* when there is no body at hand */
+    size_t head_len;
+};
+
+static void original_read(struct original *o, struct store *store,
+    const struct message *m, const struct message *hot)
 {
-    const struct parcel *p = m->t->parcel;
-    struct body *body = NULL;
-    if (p->hot)
-        return body_ref(p->hot->body);
-    if (parcel_message(p)->size > FULL_MAX_BYTES ||
-        store_load_body(m->store, p->id.msg, FULL_MAX_BYTES, &body) != ERR_OK)
-        return NULL;
-    return body;
+    *o = (struct original){0};
+    if (hot)
+        o->body = body_ref(hot->body);
+    else if (m->size > FULL_MAX_BYTES ||
+             store_load_body(store, m->id, FULL_MAX_BYTES, &o->body) != ERR_OK)
+        o->body = NULL;
+    if (o->body)
+        return;
+    o->head = mem_alloc(HEADER_READ_BYTES);
+    if (store_read_body(store, m->id, 0, o->head, &o->head_len) != ERR_OK)
+        o->head_len = 0;
+}
+
+static void original_fini(struct original *o)
+{
+    body_unref(o->body);
+    free(o->head);
 }
 
 static struct slice header_of(struct slice bytes)
@@ -126,36 +145,60 @@ static struct slice header_of(struct slice bytes)
     return bytes;
 }
 
+static struct dsn_request request_about(const struct message *m,
+    const struct message_unit *unit, const struct original *o,
+    const struct settings *settings, struct wall now)
+{
+    return (struct dsn_request){.hostname = slice_str(settings->hostname),
+        .original = m,
+        .now = now,
+        .retry_until = unit->expires,
+        .dsn_expires = {now.ms + settings->retry.give_up_ms},
+        .body = o->body,
+        .header = o->head_len ? header_of(slice_make(o->head, o->head_len)) : SLICE(""),
+        .full_max_bytes = FULL_MAX_BYTES,
+        .postmaster = slice_str(settings->postmaster)};
+}
+
 static void make_all(struct job *job)
 {
     struct making *m = CONTAINER_OF(job, struct making, job);
     struct settlement *t = m->t;
     const struct rcpt_record **rcpts = mem_alloc(t->record_count * sizeof(*rcpts));
-    struct body *body = read_whole(m);
-    char *head = NULL;
-    size_t head_len = 0;
-    if (!body) {
-        head = mem_alloc(HEADER_READ_BYTES);
-        if (store_read_body(m->store, t->parcel->id.msg, 0, head, &head_len) != ERR_OK)
-            head_len = 0;
-    }
-    struct dsn_request r = {.hostname = slice_str(t->settings->hostname),
-        .original = parcel_message(t->parcel),
-        .unit = t->parcel->id,
-        .now = t->now,
-        .retry_until = parcel_unit(t->parcel)->expires,
-        .dsn_expires = {t->now.ms + t->settings->retry.give_up_ms},
-        .body = body,
-        .header = head_len ? header_of(slice_make(head, head_len)) : SLICE(""),
-        .full_max_bytes = FULL_MAX_BYTES,
-        .postmaster = slice_str(t->settings->postmaster)};
+    const struct message *message = parcel_message(t->parcel);
+    struct original o;
+    original_read(&o, m->store, message, t->parcel->hot);
+    struct dsn_request r =
+        request_about(message, parcel_unit(t->parcel), &o, t->settings, t->now);
+    r.unit = t->parcel->id;
     /* In this order do they get their copies: a failure that has its own is settled. */
     make_kind(t, &r, DSN_RELAYED, rcpts);
     make_kind(t, &r, DSN_DELAY, rcpts);
     make_kind(t, &r, DSN_FAILURE, rcpts);
-    body_unref(body);
-    free(head);
+    original_fini(&o);
     free(rcpts);
+}
+
+struct message *settle_report_failure(const struct unit_record *u,
+    const struct rcpt_record *const *rcpts, unsigned count, struct store *store,
+    const struct settings *settings, struct wall now)
+{
+    struct original o;
+    original_read(&o, store, u->message, NULL);
+    struct dsn_request r =
+        request_about(u->message, &u->message->units[0], &o, settings, now);
+    r.unit = u->id;
+    r.kind = DSN_FAILURE;
+    r.rcpts = rcpts;
+    r.rcpt_count = count;
+    struct message *dsn = report_failure(&r);
+    original_fini(&o);
+    return dsn;
+}
+
+void settle_log_report(const struct unit_record *u, const struct message *dsn)
+{
+    log_dsn(u->id, dsn, DSN_FAILURE);
 }
 
 static void made(struct mail *mail, void *owner)

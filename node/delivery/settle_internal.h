@@ -35,8 +35,17 @@ void settlement_make_dsns(struct settlement *t);
 /* They found no room. What bounces is taken back, but a notice of success is lost then,
  * and the log says so. */
 void settlement_drop_dsns(struct settlement *t, enum err why);
+/* The report of recipients that failed without a parcel; NULL: none is to be sent. On a
+ * helper. The log hears of it once it is durable. */
+struct message *settle_report_failure(const struct unit_record *u,
+    const struct rcpt_record *const *rcpts, unsigned count, struct store *store,
+    const struct settings *settings, struct wall now);
+void settle_log_report(const struct unit_record *u, const struct message *dsn);
 
 /* settle.c */
+/* The event of a recipient that is in this state now, and its counter. */
+enum log_event settle_event_of(enum rcpt_state state);
+void settle_count(enum rcpt_state state, bool possible_duplicate);
 void settlement_store(struct settlement *t);
 void settlement_free(struct settlement *t);
 

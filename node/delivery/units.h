@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scheduler's memory of what is in the queue: about 100 bytes a unit, whatever its
- * size, in slabs; and a heap of those that wait for their time. One thread. */
+/* The scheduler's memory of what is in the queue: about 130 bytes a unit, with its index,
+ * whatever its size, in slabs; and a heap of those that wait for their time. One thread.
+ */
 #ifndef NODE_DELIVERY_UNITS_H
 #define NODE_DELIVERY_UNITS_H
 

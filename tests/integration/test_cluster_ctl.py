@@ -101,6 +101,47 @@ def test_queue_and_trace_from_anywhere(three, sink):
     assert len(rows) == 1
 
 
+def test_verbs_reach_every_node(three, sink):
+    """Said to one node, done by each with its own mail, and known to those who have copies."""
+    sink.rcpt = lambda a: "451 4.3.0 later" if a.startswith("v") else None
+    try:
+        ids = [three[f"mx{i % 3 + 1}"].send(to=f"v{i}@verbs.test") for i in range(9)]
+
+        def states():
+            return [r["recipients"][0]["state"] for r in three["mx1"].ctl_json("queue", "ls", "--domain", "verbs.test")]
+
+        def done(node, verb, changed, *words):
+            """Attempts come and go: until all that is meant has changed."""
+            total = 0
+
+            def say():
+                nonlocal total
+                (row,) = node.ctl_json("queue", verb, "--domain", "verbs.test", *words)
+                assert {n["node"] for n in row["nodes"]} == {"mx1", "mx2", "mx3"} and row["failed"] == 0
+                total += row["changed"]
+                return total >= changed
+            wait_until(say, 30, f"{verb} of {changed}")
+            assert total == changed
+        wait_until(lambda: states() == ["deferred"] * 9, 30, "nine deferred messages")
+        (row,) = three["mx2"].ctl_json("queue", "drop", "--domain", "verbs.test", "--dry-run", "--reason", "x")
+        assert (row["matched"], row["changed"]) == (9, 0) and len(row["nodes"]) == 3
+        done(three["mx2"], "hold", 9, "--reason", "a look")
+        assert all(r["held"] for r in three["mx3"].ctl_json("queue", "ls", "--domain", "verbs.test"))
+        done(three["mx3"], "release", 3, "--node", "mx1")
+        done(three["mx1"], "bounce", 1, "--to", "v1@verbs.test", "--reason", "the project is over")
+        sink.wait_for(lambda m: m.sender == "" and b"the project is over" in m.data)
+        done(three["mx1"], "drop", 8, "--reason", "tidy")
+        for node in three.nodes:
+            wait_until(lambda n=node: not n.ctl_json("queue", "ls"), 30, "an empty queue")
+            # The copies have gone, too.
+            wait_until(lambda n=node: {m["copies_held"] for m in n.status()["nodes"]} == {0}, 30, "no copies")
+        assert [e["event"] for e in three["mx3"].ctl_json("trace", ids[0])][-1] == "dropped"
+        said = [e for e in three["mx3"].ctl_json("events", "--last", "2000") if e["event"] == "operator"]
+        assert any(e.get("command") == "queue drop" and e.get("by") == "mx1" for e in said)
+    finally:
+        sink.rcpt = lambda *a: None
+
+
 def test_a_node_that_hangs(three):
     """Within two seconds, by name, and the rest as always. Stopped for less than its lease."""
     hung = three["mx3"]
