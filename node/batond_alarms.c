@@ -30,6 +30,15 @@ static bool queue_full(struct node *n, char *text, size_t size)
     return true;
 }
 
+static bool mail_aside(struct node *n, char *text, size_t size)
+{
+    struct store_stats s;
+    store_stats(n->store, &s);
+    snprintf(text, size, "%llu rows of mail were put aside as damaged or stale",
+        (unsigned long long)s.quarantined);
+    return s.quarantined > 0;
+}
+
 static bool resolver_broken(struct node *n, char *text, size_t size)
 {
     return resolver_health(n->resolver, text, size) == RESOLVER_FAILED;
@@ -85,6 +94,9 @@ static const struct {
 } conditions[] = {
     {"queue_full", queue_full,
         "free disk space or raise queue.quota; batonctl queue shape shows what fills it"},
+    {"quarantine", mail_aside,
+        "batonctl quarantine ls, then release or drop; if rows are damaged, check disk "
+        "and memory of this machine"},
     {"dnssec_broken", resolver_broken,
         "check the clock, resolver.trust_anchor and the forwarders; batonctl resolve . "
         "SOA"},

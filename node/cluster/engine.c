@@ -184,6 +184,7 @@ static void tick(struct timer *t)
     engine_arrive_tick(e);
     engine_members_tick(e);
     engine_query_tick(e);
+    engine_damage_tick(e);
     tell_lease(e);
     engine_status_update(e);
     timer_set(t, mono_add_ms(mono_now(), TICK_MS));
@@ -308,6 +309,7 @@ static void init_parts(struct engine *e)
     engine_copy_init(e);
     engine_arrive_init(e);
     engine_query_init(e);
+    engine_damage_init(e);
     timer_init(&e->deadline, e->loop, tick_core);
     timer_init(&e->tick, e->loop, tick);
 }
@@ -414,6 +416,7 @@ void engine_free(struct engine *e)
     engine_copy_fini(e);
     engine_rights_fini(e);
     engine_store_fini(e);
+    engine_damage_fini(e);
     engine_members_fini(e);
     timer_fini(&e->deadline);
     timer_fini(&e->tick);

@@ -228,7 +228,8 @@ static bool body_is_here(const struct engine *e, const struct core_unit_id *id)
     struct core_unit_id other = *id;
     struct unit_row row;
     for (other.part = 0; other.part < MESSAGE_UNITS_MAX; other.part++)
-        if (engine_unit(e, &other, &row) && row.state == UNIT_LIVE)
+        if (engine_unit(e, &other, &row) && row.state == UNIT_LIVE &&
+            !engine_body_is_bad(e, &other))
             return true;
     return false;
 }
@@ -246,6 +247,7 @@ static struct copy_in *begin_copy(struct engine *e, uint64_t peer,
         unit_record_free(u);
         return NULL;
     }
+    engine_clear_rotten(e, &row->id);
     struct copy_in *c = mem_zalloc(sizeof(*c));
     c->engine = e;
     c->peer = peer;

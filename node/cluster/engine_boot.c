@@ -281,6 +281,7 @@ bool engine_boot_core(struct engine *e, char *why, size_t why_size)
     e->found_count = e->found_room = 0;
     if (!is_born(e))
         store_identity_row(e);
+    engine_wall(e);
     engine_step(e, &end);
     return true;
 }

@@ -278,7 +278,9 @@ static void copy_read(struct mail *mail, void *owner)
     }
     bool fits = c->total <= UINT32_MAX && c->total == c->msg.u.unit.row.size_bytes;
     if (c->failed || !fits) {
+        struct unit_id id = rows_unit_id(&c->id);
         copy_drop(e, c);
+        engine_suspect(e, id);
         return;
     }
     c->state = COPY_READY;

@@ -15,6 +15,7 @@
 #include "node/cluster/rows.h"
 #include "node/cluster/table.h"
 #include "queue/head.h"
+#include "queue/scrub.h"
 
 /* A message on its way to 250. */
 struct accepting {
@@ -148,6 +149,13 @@ struct engine {
     struct arrival *arrival; /* with the event that is being given */
     unsigned char *frame;    /* WIRE_FRAME_MAX of scratch */
 
+    /* damage */
+    struct table rotten; /* struct rotten by unit */
+    unsigned looks;
+    struct scrub scrub; /* the helper's while is_scrubbing */
+    bool is_scrubbing, trusts_wall;
+    struct mono scrub_at, wall_at;
+
     /* members */
     struct engine_invite invite[ENGINE_INVITES];
     unsigned invite_count;
@@ -228,6 +236,22 @@ void engine_frame(
     struct engine *e, uint64_t node, enum transport_lane lane, struct slice frame);
 void engine_arrive_tick(struct engine *e);
 void arrival_free(struct arrival *a);
+
+/* engine_damage.c */
+void engine_damage_init(struct engine *e);
+void engine_damage_fini(struct engine *e);
+void engine_damage_tick(struct engine *e);
+/* What the core must know of the wall clock. */
+void engine_wall(struct engine *e);
+/* The unit could not be read: it is read once more, and the core hears what is bad. Not
+ * from inside a command. */
+void engine_suspect(struct engine *e, struct unit_id id);
+void engine_suspect_posted(void *engine, struct unit_id id); /* any thread */
+bool engine_body_is_bad(const struct engine *e, const struct core_unit_id *id);
+/* A copy of it begins to come: bad mail that would be in its way goes. */
+void engine_clear_rotten(struct engine *e, const struct core_unit_id *id);
+/* Its mail came anew, or it is gone. */
+void engine_not_rotten(struct engine *e, const struct core_unit_id *id);
 
 /* engine_boot.c */
 /* The cluster's own rows, before the store's scan. */

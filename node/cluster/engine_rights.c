@@ -400,7 +400,11 @@ static void gone(void *ctx, struct attempt_ticket *t)
 }
 
 const struct rights_backend engine_backend = {
-    .accept = ask_accept, .begin = begin, .gone = gone, .outcome = outcome};
+    .accept = ask_accept,
+    .begin = begin,
+    .gone = gone,
+    .outcome = outcome,
+    .suspect = engine_suspect_posted};
 
 /* --- life --- */
 

@@ -19,6 +19,7 @@ struct store_job {
     uint64_t first_token, last_token;
     bool is_done;
     bool may_fail;               /* the core can bear a refusal */
+    bool came_anew;              /* a copy of a unit that may have been rotten */
     struct accepting *accepting; /* whose message this carries */
     struct rights_settle *settle;
     struct arrival *arrival;   /* what the copy or the records live in */
@@ -98,6 +99,10 @@ static void finish(struct engine *e, struct store_job *j)
             tell_full(e, t);
     else if (j->last_token > e->stored_token)
         e->stored_token = j->last_token;
+    if (j->came_anew && !full) {
+        struct core_unit_id id = rows_core_id(j->sc.copy->id);
+        engine_not_rotten(e, &id);
+    }
     settled(e, j);
     job_free(j);
 }
@@ -178,12 +183,14 @@ static void add_row(struct store_job *j, const struct core_op *op)
 }
 
 /* A unit that ended, or is another's alone, has no mail here any more. */
-static void add_removal(struct store_job *j, const struct core_op *op)
+static void add_removal(struct engine *e, struct store_job *j, const struct core_op *op)
 {
     bool ended = op->kind == OP_UNIT_DELETE ||
                  (op->kind == OP_UNIT && op->u.unit.state != UNIT_LIVE);
     if (op->kind == OP_UNIT_QUARANTINE)
         j->aside[j->sc.aside_count++] = rows_unit_id(&op->u.unit.id);
+    if (op->kind == OP_UNIT_QUARANTINE || ended)
+        engine_not_rotten(e, &op->u.unit.id);
     if (ended)
         j->remove[j->sc.remove_count++] = rows_unit_id(&op->u.unit.id);
 }
@@ -264,6 +271,7 @@ static void carry_arrival(struct engine *e, struct store_job *j, const struct co
         j->sc.copy = a->copy;
         j->sc.rows_on_disk = a->rows_on_disk;
         j->sc.may_fail = true;
+        j->came_anew = true;
     } else if (a->rcpt_count > 0 && op->u.unit.state == UNIT_LIVE) {
         j->heard = (struct store_settle){.unit = rows_unit_id(&a->id),
             .rcpts = a->rcpts,
@@ -325,7 +333,7 @@ void engine_store_command(struct engine *e, const struct core_command *c)
     for (uint8_t i = 0; i < c->u.store.op_count; i++) {
         attach(e, j, &op[i]);
         add_row(j, &op[i]);
-        add_removal(j, &op[i]);
+        add_removal(e, j, &op[i]);
     }
 }
 

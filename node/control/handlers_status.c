@@ -85,12 +85,13 @@ static void store_alarms(const struct control_sources *s, struct control_alarm *
         add_alarm(out, max, count, &a);
     }
     if (st.quarantined) {
-        snprintf(a.code, sizeof(a.code), "damaged");
+        snprintf(a.code, sizeof(a.code), "quarantine");
         snprintf(a.text, sizeof(a.text),
-            "%" PRIu64 " rows of the queue were found damaged and put aside",
+            "%" PRIu64 " rows of mail were put aside as damaged or stale",
             st.quarantined);
         snprintf(a.next_step, sizeof(a.next_step),
-            "check the disk and the memory of this machine; the log names each row");
+            "batonctl quarantine ls, then release or drop; if rows are damaged, check "
+            "disk and memory of this machine");
         a.severity = CONTROL_AT_RISK;
         add_alarm(out, max, count, &a);
     }

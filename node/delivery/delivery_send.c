@@ -73,6 +73,8 @@ static void parcel_loaded(
     /* Now: what follows may begin to load the next one. */
     if (is_awaited)
         d->state = DELIVERY_IDLE;
+    if (err == ERR_STORE_DAMAGED || err == ERR_STORE_NOT_FOUND)
+        rights_suspect(d->dl->env->rights, parcel->id);
     if (err == ERR_OK && parcel->check_rule) {
         d->current = NULL;
         send_home(d, parcel, PARCEL_REROUTE);
@@ -351,7 +353,10 @@ void outgoing_granted(struct delivery *d, const struct rights_grant *grant)
 enum smtp_body_state outgoing_engine_body(void *ctx, struct slice *out)
 {
     struct delivery *d = ctx;
-    return body_source_next(d->source, out);
+    enum smtp_body_state state = body_source_next(d->source, out);
+    if (state == SMTP_BODY_FAILED && d->current)
+        rights_suspect(d->dl->env->rights, d->current->id);
+    return state;
 }
 
 /* --- what became of it --- */

@@ -139,6 +139,12 @@ void rights_outcome(struct rights *r, struct rights_settle *settle)
         store_submit(r->store, &settle->store.op);
 }
 
+void rights_suspect(struct rights *r, struct unit_id unit)
+{
+    if (r->backend && r->backend->suspect)
+        r->backend->suspect(r->ctx, unit);
+}
+
 /* --- the clock --- */
 
 bool rights_clock_trusted(const struct rights *r, struct wall now)

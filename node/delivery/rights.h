@@ -34,6 +34,9 @@ struct rights_backend {
      * DSNs it is always taken, but for ERR_STORE_NOT_FOUND. Answers by `store.op.done` in
      * the thread of store.op.reply_to. */
     void (*outcome)(void *ctx, struct rights_settle *s);
+    /* The mail of a unit could not be read from disk: it is looked at again, and another
+     * node's copy takes its place when it is damaged. */
+    void (*suspect)(void *ctx, struct unit_id unit);
 };
 
 /* `backend` NULL: a node alone. `ctx` may be given later, by rights_bind, before the
@@ -152,6 +155,10 @@ struct rights_settle {
  * there was an attempt. */
 void rights_settle_facts(struct rights_settle *settle);
 void rights_outcome(struct rights *r, struct rights_settle *settle);
+
+/* The mail of a unit could not be read. In a cluster it is looked after, and may become
+ * another node's; on a node alone nothing happens. Any thread. */
+void rights_suspect(struct rights *r, struct unit_id unit);
 
 /* Shutting down, or storage stalled: no attempt starts, no dot leaves. */
 void rights_close_gate(struct rights *r);

@@ -97,6 +97,7 @@ static void not_loaded(struct schedule *s, struct start_note *note)
     unit_id_format(note->id, id);
     log_say(LOG_EV_STORE, "unit %s is this node's to deliver and cannot be read: %s", id,
         err_text(note->err));
+    rights_suspect(s->env->rights, note->id);
     s->in_doubt -= unit->in_doubt;
     units_remove(s->units, unit);
 }
