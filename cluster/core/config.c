@@ -165,6 +165,9 @@ void config_install(
     core->paxos.ver = next->ver + 1;
     core->paxos.promised = core->paxos.accepted = 0;
     memset(&core->paxos.change, 0, sizeof(core->paxos.change));
+    /* without a configuration on its disk it was never a voter: no promise is forgotten
+     */
+    core->newborn = core->newborn || (old.count == 0 && core->state == CORE_IDLE);
     core->cfg = *next;
     core->last_ver = change ? next->ver : 0;
     if (change)

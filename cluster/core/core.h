@@ -346,6 +346,7 @@ struct core_command {
             uint64_t rcpts;
             uint64_t doubt; /* START: delivering these may duplicate */
             uint32_t due_s;
+            bool again; /* START: was given for this ownership before */
         } unit;
         const struct core_cfg *cfg;
         const char *why; /* DIE, TRACE: static text */

@@ -43,6 +43,7 @@ void deliver_start(struct core *core, struct unit *u)
     c->u.unit.rcpts = open_rcpts(core, u);
     c->u.unit.doubt = u->doubt;
     c->u.unit.due_s = u->due_s;
+    c->u.unit.again = (u->flags & UF_STARTED) != 0;
     u->flags |= UF_STARTED;
 }
 

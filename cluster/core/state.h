@@ -81,6 +81,7 @@ struct peer {
     uint64_t heard_nonce; /* what the member heard from us */
     uint64_t birth;       /* of the process that runs session sess.cur */
     uint64_t fence_round_at, fence_started_at;
+    uint64_t asks_until;     /* a new session of it waits for the end of our promise */
     uint64_t down_since;     /* when F >= K became true here */
     uint32_t fence_ok_epoch; /* epoch the collected answers are for */
     uint8_t fence_ok[(SLOTS + 7) / 8];
@@ -312,6 +313,7 @@ struct core {
     uint8_t peer_count; /* slots 1..peer_count are used */
     uint64_t started_at;
     uint64_t lease_max;
+    bool newborn; /* its first membership began in this run of the process */
     /* tokens */
     uint64_t token_last, token_done;
     struct parked *parked;

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define ASKS_NS (1500 * CORE_MS) /* an opening session asks once a second */
+
 void voter_store(
     struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced, uint8_t flags)
 {
@@ -20,7 +22,7 @@ void voter_store(
  * one would have ended (I2). A first start has promised nothing. */
 bool voter_quarantined(const struct core *core)
 {
-    if (core->epoch <= 1 || MUT(core, MUT_NO_QUARANTINE))
+    if (core->epoch <= 1 || core->newborn || MUT(core, MUT_NO_QUARANTINE))
         return false;
     return core->now < core->started_at + core->lease_max;
 }
@@ -122,6 +124,7 @@ static void new_epoch(
     bool resigned = p->sess.flags & 1 && p->sess.fenced >= p->sess.cur;
     if (!resigned && (core->now < p->promise_until || voter_quarantined(core))) {
         SOMETIMES(core, ST_WAIT);
+        p->asks_until = core->now + ASKS_NS;
         answer(core, slot, l, LEASE_WAIT);
         return;
     }
@@ -360,6 +363,8 @@ static void check_target(struct core *core, uint8_t i)
     if (epoch == 0 || epoch <= p->fenced || core->now < p->fence_round_at ||
         !peer_member(core, i))
         return;
+    if (epoch > p->sess.cur && core->now < p->asks_until)
+        return; /* it lives and waits for us: our grant closes what was before */
     if (!is_voter(core, core->self)) {
         /* we may know of a session that no voter remembers: it must be fenced all the
          * same */

@@ -23,6 +23,13 @@ struct heir {
     struct rcpt_record *fixed;
 };
 
+/* Ids say where a message came in: what a restart gives back to its own node has no heir.
+ */
+static bool came_here(const struct engine *e, const struct core_unit_id *id)
+{
+    return (uint32_t)(id->lo >> 48 | (id->hi & 0xffff) << 16) == (uint32_t)e->node;
+}
+
 static void log_takeover(const struct core_unit_id *id, const struct unit_row *row)
 {
     struct record r;
@@ -145,7 +152,7 @@ void engine_start_unit(struct engine *e, const struct core_command *c)
         return;
     if (!engine_unit(e, id, &row))
         return;
-    if (row.term > 1)
+    if (row.term > 1 && !c->u.unit.again && !came_here(e, id))
         log_takeover(id, &row);
     if ((row.delivered | row.failed) != 0 && begin_fixing(e, c, &row))
         return;
