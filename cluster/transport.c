@@ -278,6 +278,13 @@ static void tell_links(struct transport *t)
     }
 }
 
+static void open_anew(struct peer *p, enum transport_lane which)
+{
+    struct lane *lane = &p->lanes[which];
+    lane_close(lane);
+    lane_open(lane, &lane->t->keys, p->key, p->address);
+}
+
 static void renew_bulk(struct transport *t)
 {
     for (unsigned i = 0; i < PEERS_MAX; i++) {
@@ -285,9 +292,8 @@ static void renew_bulk(struct transport *t)
         if (!p->in_use || !p->bulk_is_stale)
             continue;
         p->bulk_is_stale = false;
-        lane_close(&p->lanes[TRANSPORT_BULK]);
         credit_out_end(&p->out);
-        lane_open(&p->lanes[TRANSPORT_BULK], &t->keys, p->key, p->address);
+        open_anew(p, TRANSPORT_BULK);
     }
 }
 
@@ -303,6 +309,18 @@ static void router_ready(struct watcher *w, int what)
 {
     (void)what;
     receive_turn(CONTAINER_OF(w, struct router, watch)->t);
+}
+
+/* It speaks to us, so it knows us now. A lane that it refused when it did not waits in
+ * its handshake for seconds: it begins anew. Once for each silence, so that a handshake
+ * which is only slow is not cut short again and again. */
+void transport_heard(struct peer *p)
+{
+    struct mono before = p->heard;
+    for (unsigned i = 0; i < TRANSPORT_LANES && p->address.port; i++)
+        if (!p->lanes[i].is_connected && before.ns < p->lanes[i].since.ns)
+            open_anew(p, (enum transport_lane)i);
+    p->heard = mono_now();
 }
 
 /* --- every second --- */

@@ -170,6 +170,8 @@ void receive_turn(struct transport *t);
 /* --- transport.c --- */
 /* The lane's connection came or went. */
 void transport_lane_changed(struct lane *lane);
+/* A frame of this peer is here. */
+void transport_heard(struct peer *p);
 
 static inline void put_u64(unsigned char *to, uint64_t value)
 {

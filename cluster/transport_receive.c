@@ -108,7 +108,7 @@ static void payload(struct transport *t, const struct router *r, zmq_msg_t *msg)
         guest_frame(t, r, key, frame);
         return;
     }
-    p->heard = mono_now();
+    transport_heard(p);
     if (r->which == TRANSPORT_CONTROL)
         control_frame(t, p, frame);
     else

@@ -15,8 +15,6 @@
 #define JOIN_MS 2000
 #define IDENT_MS 10000
 #define HELLO_VERSION 1
-#define RECONNECT_MS 500
-#define RECONNECTS 20u
 
 /* --- peers --- */
 
@@ -34,8 +32,7 @@ static struct engine_peer *peer_add(struct engine *e, uint64_t node)
     if (p || e->peer_count == ENGINE_PEERS)
         return p;
     p = &e->peer[e->peer_count++];
-    *p = (struct engine_peer){
-        .node = node, .reconnect_at = mono_add_ms(mono_now(), RECONNECT_MS)};
+    *p = (struct engine_peer){.node = node};
     p->end = &p->first;
     return p;
 }
@@ -333,26 +330,9 @@ static void keep_entry(struct engine *e)
     engine_step(e, &event);
 }
 
-/* Until both sides know each other one of them is refused, and libzmq then takes its time
- * to try again. A fresh connection does not. */
-static void reconnect_new(struct engine *e)
-{
-    struct mono now = mono_now();
-    for (unsigned i = 0; i < e->peer_count; i++) {
-        struct engine_peer *p = &e->peer[i];
-        if (p->is_linked || p->tries >= RECONNECTS || now.ns < p->reconnect_at.ns)
-            continue;
-        p->tries++;
-        p->reconnect_at = mono_add_ms(now, RECONNECT_MS);
-        transport_remove_peer(e->transport, p->node);
-        connect_to(e, p, ident_address(&p->ident));
-    }
-}
-
 void engine_members_tick(struct engine *e)
 {
     struct mono now = mono_now();
-    reconnect_new(e);
     if (now.ns >= e->hello_at.ns)
         say_hello(e);
     if (e->wants_join && now.ns >= e->join_at.ns)
