@@ -125,8 +125,10 @@ void cluster_unit(struct node *n, struct unit_id id, struct control_unit *out)
     struct core_event event;
     struct unit_row unit;
     struct cluster_identity none;
-    struct core_cfg *cfg = mem_zalloc(sizeof(*cfg));
     size_t len = 0;
+    if (engine_unit_stands(n->engine, id, &out->owned, &out->copies))
+        return;
+    struct core_cfg *cfg = mem_zalloc(sizeof(*cfg));
     unit_id_key(id, key);
     memcpy(row.key, key, sizeof(key));
     enum err err = store_read_row(n->store, STORE_ROW_UNIT, slice_make(key, sizeof(key)),

@@ -140,7 +140,9 @@ void engine_step(struct engine *e, struct core_event *event)
     /* The clock is read for each event: after a pause the gate closes first. */
     event->now_ns = (uint64_t)mono_now().ns;
     e->out.count = 0;
+    pthread_mutex_lock(&e->core_lock);
     core_step(e->core, event, &e->out);
+    pthread_mutex_unlock(&e->core_lock);
     for (uint32_t i = 0; i < e->out.count; i++)
         carry_out(e, &e->out.v[i]);
     engine_store_flush(e);
@@ -304,6 +306,7 @@ static void init_parts(struct engine *e)
     watcher_set(&e->box_ready, WATCH_READ);
     loop_after_round(e->loop, turn_ends, e);
     pthread_mutex_init(&e->status_lock, NULL);
+    pthread_mutex_init(&e->core_lock, NULL);
     engine_store_init(e);
     engine_rights_init(e);
     engine_copy_init(e);
@@ -426,6 +429,7 @@ void engine_free(struct engine *e)
     free(e->found);
     loop_free(e->loop);
     pthread_mutex_destroy(&e->status_lock);
+    pthread_mutex_destroy(&e->core_lock);
     settings_unref(e->settings);
     free(e->out.v);
     free(e->core_memory);

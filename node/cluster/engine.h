@@ -93,6 +93,12 @@ struct engine_status {
 };
 void engine_status(struct engine *e, struct engine_status *out);
 
+/* How a unit stands at this moment: is it ours, and how many copies are durable, with our
+ * own? The row on disk knows only whom it was sent to. False: the core does not know it.
+ * Any thread. */
+bool engine_unit_stands(
+    struct engine *e, struct unit_id id, bool *owned, unsigned *copies);
+
 /* --- questions to the other nodes: a JSON object there, a JSON object back --- */
 struct engine_query {
     struct mail mail;

@@ -57,8 +57,7 @@ struct engine_peer {
     char version[16];
     struct core_ident ident;
     bool is_linked;
-    struct mono complain_at, reconnect_at;
-    unsigned tries; /* to connect to it anew */
+    struct mono complain_at;
 };
 #define ENGINE_PEERS CORE_MEMBERS_MAX
 
@@ -104,6 +103,8 @@ struct engine {
     /* the core */
     void *core_memory;
     struct core *core;
+    /* Held while the core changes, and by others for one look at a unit. */
+    pthread_mutex_t core_lock;
     struct core_params params;
     struct core_commands out;
     bool is_stepping;

@@ -152,6 +152,23 @@ void engine_status(struct engine *e, struct engine_status *out)
     pthread_mutex_unlock(&e->status_lock);
 }
 
+bool engine_unit_stands(
+    struct engine *e, struct unit_id id, bool *owned, unsigned *copies)
+{
+    struct core_unit_id core_id = rows_core_id(id);
+    struct unit_row row;
+    pthread_mutex_lock(&e->core_lock);
+    bool known = engine_unit(e, &core_id, &row);
+    pthread_mutex_unlock(&e->core_lock);
+    if (!known)
+        return false;
+    *owned = row.owner == e->node;
+    *copies = 0;
+    for (unsigned i = 0; i < row.list_count; i++)
+        *copies += row.list[i].status == LIST_HOLD;
+    return true;
+}
+
 /* --- reload --- */
 
 struct reload_mail {
