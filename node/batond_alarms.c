@@ -14,6 +14,8 @@
 #define CERTIFICATE_WARN_DAYS 14
 /* The queue is full when it has no room for a message of this size. */
 #define ORDINARY_BYTES 65536
+/* From here on intake and copies go elsewhere. */
+#define SLOW_DISK_MS 3000
 
 /* True when the condition holds; then `text` says it. */
 typedef bool look_fn(struct node *n, char *text, size_t size);
@@ -37,6 +39,17 @@ static bool mail_aside(struct node *n, char *text, size_t size)
     snprintf(text, size, "%llu rows of mail were put aside as damaged or stale",
         (unsigned long long)s.quarantined);
     return s.quarantined > 0;
+}
+
+static bool storage_slow(struct node *n, char *text, size_t size)
+{
+    int64_t ms = store_commit_age_ms(n->store);
+    if (ms < SLOW_DISK_MS)
+        return false;
+    snprintf(text, size,
+        "the disk under data_dir has not finished a write for %lld seconds",
+        (long long)(ms / 1000));
+    return true;
 }
 
 static bool resolver_broken(struct node *n, char *text, size_t size)
@@ -97,6 +110,8 @@ static const struct {
     {"quarantine", mail_aside,
         "batonctl quarantine ls, then release or drop; if rows are damaged, check disk "
         "and memory of this machine"},
+    {"storage_slow", storage_slow,
+        "look at dmesg and iostat; in a cluster the others go on: replace the disk"},
     {"dnssec_broken", resolver_broken,
         "check the clock, resolver.trust_anchor and the forwarders; batonctl resolve . "
         "SOA"},
