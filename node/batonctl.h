@@ -82,6 +82,7 @@ int run_queue_verb(struct ctl *ctl, const struct command_line *line);
 json_t *filter_args(const struct command_line *line, bool *filtered_out);
 int run_queue_shape(struct ctl *ctl, const struct command_line *line);
 int run_trace(struct ctl *ctl, const struct command_line *line);
+int run_why(struct ctl *ctl, const struct command_line *line);
 int run_resolve(struct ctl *ctl, const struct command_line *line);
 int run_events(struct ctl *ctl, const struct command_line *line);
 int run_reload(struct ctl *ctl, const struct command_line *line);

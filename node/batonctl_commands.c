@@ -76,6 +76,9 @@ const struct command commands[] = {
         "the whole timeline of a message, or of the last for an address",
         "For an address: the messages in which it was sender or recipient.\n", 1, 1,
         {{"--limit", "N", "messages, newest (20)"}}, run_trace},
+    {"why", "ADDRESS", "what would happen to mail for it now, and what blocks it",
+        "ADDRESS may be a domain alone. Each node says what it knows.\n", 1, 1,
+        {{"--from", "ADDRESS", "sender, for routes that look at it (<>)"}}, run_why},
     {"resolve", "NAME [TYPE]", "what our resolver says, with its DNSSEC verdict",
         "TYPE is MX (the default), A, AAAA, TXT, TLSA, PTR, CNAME, NS or SOA. An IP "
         "address\n"
@@ -144,8 +147,8 @@ const unsigned command_count = sizeof(commands) / sizeof(commands[0]);
 
 /* Documented, and not here yet: refused by name, so that nobody takes them for typing
  * errors. */
-static const char *const not_built[] = {"why", "egress", "reputation", "suppress",
-    "user add", "user rm", "user passwd", "user ls"};
+static const char *const not_built[] = {
+    "egress", "reputation", "suppress", "user add", "user rm", "user passwd", "user ls"};
 
 const char *option_value(const struct command_line *line, const char *name)
 {

@@ -27,7 +27,7 @@ _batonctl() {
         esac
     done
     case $command:$sub in
-    :) COMPREPLY=($(compgen -W "status queue quarantine trace resolve events reload log clock allow user cluster node drain undrain remove force-fence force-config $global -c --version" -- "$cur")) ;;
+    :) COMPREPLY=($(compgen -W "status queue quarantine trace why resolve events reload log clock allow user cluster node drain undrain remove force-fence force-config $global -c --version" -- "$cur")) ;;
     cluster:) COMPREPLY=($(compgen -W "init token $global" -- "$cur")) ;;
     cluster:token) COMPREPLY=($(compgen -W "--for $global" -- "$cur")) ;;
     quarantine:) COMPREPLY=($(compgen -W "ls show release drop $global" -- "$cur")) ;;
@@ -45,6 +45,7 @@ _batonctl() {
         COMPREPLY=($(compgen -W "$verb $global" -- "$cur")) ;;
     queue:*) COMPREPLY=($(compgen -W "$filters $global" -- "$cur")) ;;
     trace:*) COMPREPLY=($(compgen -W "--limit $global" -- "$cur")) ;;
+    why:*) COMPREPLY=($(compgen -W "--from $global" -- "$cur")) ;;
     resolve:?*) COMPREPLY=($(compgen -W "MX A AAAA TXT TLSA PTR CNAME NS SOA $global" -- "$cur")) ;;
     events:*) COMPREPLY=($(compgen -W "--follow --last --level $global" -- "$cur")) ;;
     *) COMPREPLY=($(compgen -W "$global" -- "$cur")) ;;

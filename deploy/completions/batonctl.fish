@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion for batonctl(1)
 function __batonctl_wants_command
-    not __fish_seen_subcommand_from status queue trace resolve events reload log clock \
+    not __fish_seen_subcommand_from status queue trace why resolve events reload log clock \
         quarantine allow user cluster node drain undrain remove force-fence force-config
 end
 function __batonctl_filters
@@ -20,6 +20,7 @@ complete -c batonctl -s V -l version -d 'Print the version'
 complete -c batonctl -n __batonctl_wants_command -a status -d 'How the node and its queue are'
 complete -c batonctl -n __batonctl_wants_command -a queue -d 'What is in the queue'
 complete -c batonctl -n __batonctl_wants_command -a trace -d 'The timeline of a message or address'
+complete -c batonctl -n __batonctl_wants_command -a why -d 'What would happen to mail'
 complete -c batonctl -n __batonctl_wants_command -a resolve -d 'Ask our resolver'
 complete -c batonctl -n __batonctl_wants_command -a events -d 'What happens, as it is logged'
 complete -c batonctl -n __batonctl_wants_command -a reload -d 'Read the settings again'

@@ -51,6 +51,7 @@ struct control_handlers *control_handlers_new(
     queue_verbs_register(c, h);
     shape_register(c, h);
     trace_register(c, h);
+    why_register(c, h);
     resolve_register(c, h);
     events_register(c, h);
     admin_register(c, h);

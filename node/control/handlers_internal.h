@@ -64,6 +64,7 @@ void queue_register(struct control *c, struct control_handlers *h);
 void queue_verbs_register(struct control *c, struct control_handlers *h);
 void shape_register(struct control *c, struct control_handlers *h);
 void trace_register(struct control *c, struct control_handlers *h);
+void why_register(struct control *c, struct control_handlers *h);
 void resolve_register(struct control *c, struct control_handlers *h);
 void events_register(struct control *c, struct control_handlers *h);
 void quarantine_register(struct control *c, struct control_handlers *h);

@@ -12,9 +12,9 @@ static const struct {
 } shared[] = {{"status", wide_status}, {"node ls", wide_nodes}, {"queue ls", wide_ls},
     {"queue show", wide_show}, {"queue shape", wide_shape}, {"trace", wide_trace},
     {"quarantine ls", wide_all}, {"quarantine show", wide_show},
-    {"quarantine drop", wide_show}, {"events", wide_events}, {"queue hold", wide_verb},
-    {"queue release", wide_verb}, {"queue retry", wide_verb}, {"queue expire", wide_verb},
-    {"queue bounce", wide_verb}, {"queue drop", wide_verb}};
+    {"quarantine drop", wide_show}, {"events", wide_events}, {"why", wide_all},
+    {"queue hold", wide_verb}, {"queue release", wide_verb}, {"queue retry", wide_verb},
+    {"queue expire", wide_verb}, {"queue bounce", wide_verb}, {"queue drop", wide_verb}};
 #define SHARED (sizeof(shared) / sizeof(shared[0]))
 
 bool wide_is_shared(const char *command)

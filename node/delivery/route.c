@@ -93,6 +93,15 @@ const struct route_hop *route_hop(const struct route *route, unsigned hop)
     return &route->hosts[hop].hop;
 }
 
+const struct ipaddr *route_hop_ips(
+    const struct route *route, unsigned hop, unsigned *count_out, const char **why_out)
+{
+    const struct route_host *host = &route->hosts[hop];
+    *count_out = host->known ? host->ip_count : 0;
+    *why_out = host->known && host->why ? host->why : "";
+    return host->known ? host->ips : NULL;
+}
+
 void route_order(const struct route *route, uint8_t order[ROUTE_HOPS_MAX])
 {
     unsigned start = 0;

@@ -66,6 +66,7 @@ unsigned router_pending(const struct router *r);
  * valid and keep their meaning, so what was matched before should be matched anew. */
 void router_reload(struct router *r, struct settings *settings);
 
+struct route_origin; /* why.h */
 struct route_facts {
     struct slice domain;   /* routing domain: lower-case A-label or address literal */
     struct slice sender;   /* reverse-path without brackets; empty for <> */
@@ -74,6 +75,9 @@ struct route_facts {
 };
 /* The number of what the settings say about it; >= 0. Equal numbers: same treatment. */
 int router_match(struct router *r, const struct route_facts *facts);
+/* Which entry of the settings that is, for people. */
+void router_origin(
+    struct router *r, const struct route_facts *facts, struct route_origin *out);
 
 /* `done` gets a reference; it is called before router_ask returns when the answer is
  * known. */
@@ -112,6 +116,10 @@ struct route_hop {
 };
 unsigned route_hop_count(const struct route *route);
 const struct route_hop *route_hop(const struct route *route, unsigned hop);
+/* Its addresses as far as they were looked up with the route; NULL: not yet. `why_out`:
+ * one sentence when it has none, or "". */
+const struct ipaddr *route_hop_ips(
+    const struct route *route, unsigned hop, unsigned *count_out, const char **why_out);
 /* The order to try the hops in now: by preference, equal ones shuffled anew. */
 void route_order(const struct route *route, uint8_t order[ROUTE_HOPS_MAX]);
 

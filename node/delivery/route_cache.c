@@ -228,6 +228,12 @@ int router_match(struct router *r, const struct route_facts *facts)
     return route_rules_match(r->rules, facts);
 }
 
+void router_origin(
+    struct router *r, const struct route_facts *facts, struct route_origin *out)
+{
+    route_rules_origin(r->rules, facts, out);
+}
+
 void router_forget(struct router *r, struct slice domain)
 {
     struct entry *e = TAILQ_FIRST(&r->known);

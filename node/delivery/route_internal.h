@@ -55,6 +55,8 @@ void route_rules_free(struct route_rules *rules);
 /* Keeps a reference to the settings until the next call. */
 void route_rules_set(struct route_rules *rules, struct settings *settings);
 int route_rules_match(struct route_rules *rules, const struct route_facts *facts);
+void route_rules_origin(
+    struct route_rules *rules, const struct route_facts *facts, struct route_origin *out);
 /* Stays valid until route_rules_free. */
 const struct treatment *route_rules_treatment(const struct route_rules *rules, int rule);
 

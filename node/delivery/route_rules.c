@@ -5,10 +5,12 @@
  * is. The shapes are in order of specificity. */
 #include "node/delivery/route_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "node/delivery/why.h"
 
 enum sender_kind { SENDER_ADDRESS, SENDER_DOMAIN, SENDER_ANY, SENDER_KINDS };
 #define SHAPES (2 * SENDER_KINDS * 2)
@@ -405,7 +407,7 @@ static bool consider_shape(struct route_rules *rules, unsigned shape,
     return false;
 }
 
-int route_rules_match(struct route_rules *rules, const struct route_facts *facts)
+static struct choice choose(struct route_rules *rules, const struct route_facts *facts)
 {
     struct choice c = {
         .hop = find_relay(rules, facts->domain), .tls = NOBODY, .auth = NOBODY};
@@ -414,5 +416,30 @@ int route_rules_match(struct route_rules *rules, const struct route_facts *facts
             break;
     if (c.hop == NOBODY)
         c.hop = BY_DNS;
+    return c;
+}
+
+int route_rules_match(struct route_rules *rules, const struct route_facts *facts)
+{
+    struct choice c = choose(rules, facts);
     return rule_of(rules, &c);
+}
+
+void route_rules_origin(
+    struct route_rules *rules, const struct route_facts *facts, struct route_origin *out)
+{
+    struct choice c = choose(rules, facts);
+    const struct settings *s = rules->settings;
+    const char *entry = "";
+    *out = (struct route_origin){.kind = ROUTE_FROM_DNS};
+    if (c.hop >= 0) {
+        out->kind = ROUTE_FROM_ROUTES;
+        out->line = s->routes[c.hop].line;
+        entry = s->routes[c.hop].domain[0] ? s->routes[c.hop].domain : "*";
+    } else if (c.hop <= BY_RELAY) {
+        out->kind = ROUTE_FROM_RELAY_DOMAINS;
+        out->line = s->relay_domains[BY_RELAY - c.hop].line;
+        entry = s->relay_domains[BY_RELAY - c.hop].domain;
+    }
+    snprintf(out->entry, sizeof(out->entry), "%s", entry);
 }

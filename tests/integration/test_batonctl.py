@@ -147,7 +147,7 @@ def test_wrong_usage(words):
 
 
 @pytest.mark.parametrize("words", [
-    ["why", "a@b"], ["egress"], ["reputation"], ["suppress", "ls"],
+    ["egress"], ["reputation"], ["suppress", "ls"],
     ["user", "add"], ["user", "passwd"]])
 def test_not_built_is_refused_by_name(words):
     out = run(*words)

@@ -142,6 +142,12 @@ def test_verbs_reach_every_node(three, sink):
         sink.rcpt = lambda *a: None
 
 
+def test_why_of_every_node(three, sink):
+    rows = three["mx2"].ctl_json("why", "u@dest.test")
+    assert {r["node"] for r in rows} == {"mx1", "mx2", "mx3"}
+    assert all(r["hops"][0]["port"] == sink.port and r["blocked"] == [] for r in rows)
+
+
 def test_a_node_that_hangs(three):
     """Within two seconds, by name, and the rest as always. Stopped for less than its lease."""
     hung = three["mx3"]
