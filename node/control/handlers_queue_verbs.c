@@ -34,6 +34,7 @@ enum step { STEP_FIND, STEP_BUILD };
 struct verb_unit {
     struct verb *verb;
     unsigned at;
+    bool is_copy; /* of another node's, which holds it itself: so that its heir does */
     union {
         struct store_hold hold;
         struct store_due due;
@@ -82,10 +83,20 @@ static bool wants_any(const struct verb *v, const struct unit_record *u)
  */
 static bool is_meant(const struct verb *v, const struct unit_record *u)
 {
-    const struct control_handlers *h = v->work.handlers;
+    const char *node = v->work.handlers->sources.node;
     return u->message->created.ms < v->now.ms &&
-           filter_matches(&v->filter, u, h->sources.node, v->now) && wants_any(v, u) &&
-           unit_is_ours(h, u->id);
+           filter_matches(&v->filter, u, node, v->now) && wants_any(v, u);
+}
+
+static void add_unit(struct verb *v, const struct unit_record *u)
+{
+    bool is_copy = !unit_is_ours(v->work.handlers, u->id);
+    bool holds = v->row->want == HAND_HOLD || v->row->want == HAND_RELEASE;
+    v->matched += !is_copy;
+    if (v->dry_run || (is_copy && !holds))
+        return;
+    v->units[v->hand.count].is_copy = is_copy;
+    v->hand.units[v->hand.count++] = (struct hand_unit){.id = u->id};
 }
 
 static bool find_unit(const struct unit_record *u, void *ctx)
@@ -93,11 +104,8 @@ static bool find_unit(const struct unit_record *u, void *ctx)
     struct verb *v = ctx;
     v->after = u->id;
     v->has_after = true;
-    if (is_meant(v, u)) {
-        v->matched++;
-        if (!v->dry_run)
-            v->hand.units[v->hand.count++] = (struct hand_unit){.id = u->id};
-    }
+    if (is_meant(v, u))
+        add_unit(v, u);
     v->more = v->hand.count == HAND_MAX || ++v->seen >= PAGE_UNITS;
     return !v->more && !atomic_load_explicit(&v->work.cancelled, memory_order_relaxed);
 }
@@ -268,7 +276,8 @@ static void hold_done(struct store_op *op, void *owner)
     struct store_hold *hold = CONTAINER_OF(op, struct store_hold, op);
     struct verb_unit *vu = CONTAINER_OF(hold, struct verb_unit, u.hold);
     (void)owner;
-    if (went_well(vu->verb, op->result)) {
+    bool is_copy = vu->verb->hand.units[vu->at].found != HAND_TAKEN;
+    if (went_well(vu->verb, op->result) && !is_copy) {
         took_place(vu, hold->hold ? HAND_HELD : HAND_DUE);
         if (hold->hold)
             log_held(vu->verb, hold->unit);
@@ -367,7 +376,8 @@ static void submit_all(struct verb *v, void (*submit)(struct verb *v, unsigned i
     for (unsigned i = 0; i < v->hand.count; i++) {
         v->units[i].verb = v;
         v->units[i].at = i;
-        if (v->hand.units[i].found == HAND_TAKEN)
+        enum hand_found found = v->hand.units[i].found;
+        if (found == HAND_TAKEN || (found == HAND_GONE && v->units[i].is_copy))
             submit(v, i);
     }
     one_done(v);

@@ -232,3 +232,27 @@ def test_two_without_a_third_vote(sink):
         finally:
             sink.rcpt = lambda *a: None
         wait_until(lambda: left.ctl_json("queue", "ls") == [], 60, "its delivery")
+
+
+def test_a_hold_outlives_its_node(sink):
+    """Whoever takes over has heard of it with its copy."""
+    sink.rcpt = lambda a: "451 4.3.0 later" if a.startswith("held") else None
+    try:
+        with Cluster(3, sink, retry="{first: 2s, max: 4s, give_up: 1h, delay_warning: 0s}") as c:
+            c.settled(n_up=3)
+            ident = c["mx1"].send(to="held@dest.test")
+            wait_until(lambda: c["mx2"].ctl_json("queue", "hold", ident, "--reason", "a look")[0]["changed"], 30, "a hold")
+            sink.rcpt = lambda *a: None
+            c["mx1"].kill()
+
+            def heir():
+                rows = c["mx2"].ctl_json("queue", "ls", check=False)
+                return rows[0] if rows and rows[0]["node"] != "mx1" else None
+            row = wait_until(heir, 60, "an heir")
+            assert row["id"] == ident and row["held"] and row["hold_reason"] == "a look"
+            before = len(sink.messages)
+            wait_until(lambda: c["mx3"].ctl_json("queue", "release", ident, check=False)[0]["changed"], 30, "a release")
+            sink.wait_for(lambda m: "held@dest.test" in m.recipients, 30)
+            assert not any("held@dest.test" in m.recipients for m in sink.messages[:before])
+    finally:
+        sink.rcpt = lambda *a: None
