@@ -443,13 +443,15 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
 
 /* ---- transfer ---- */
 
-void steal_hint(struct core *core, uint8_t slot, const struct core_unit_id *id)
+void steal_hint(
+    struct core *core, uint8_t slot, const struct core_unit_id *id, bool rescue)
 {
     const struct unit *u = unit_find(core, id);
     if (!u || slot == 0 || !unit_right(core, u))
         return;
     struct core_msg m = {.kind = MSG_OFFER};
     m.u.steal.id = *id;
+    m.u.steal.max = rescue;
     core_send(core, slot, &m);
 }
 
@@ -457,8 +459,9 @@ void offer_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
 {
     struct unit *u = unit_find(core, &msg->u.steal.id);
     if (!u || u->owner != slot || core->state != CORE_READY || u->state != UNIT_LIVE ||
-        !session_lease(core, core->p.start_margin_ns) || core->draining ||
-        !(u->flags & UF_VERIFY) || (u->flags & UF_DAMAGED))
+        !session_lease(core, core->p.start_margin_ns) ||
+        (core->draining && !msg->u.steal.max) || !(u->flags & UF_VERIFY) ||
+        (u->flags & UF_DAMAGED))
         return;
     claim_start(core, u, false, true);
     struct work *w = work_of(core, u);

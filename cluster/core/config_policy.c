@@ -169,6 +169,17 @@ static bool go_mode(uint8_t mode, struct cfg_change *out)
     return true;
 }
 
+/* It leaves, and has no vote: under static mode it can hand over nothing of what it has.
+ */
+static bool stranded(const struct core *core)
+{
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        if (peer_member(core, i) && !is_voter(core, i) && leaves(core, i) &&
+            alive(core, i))
+            return true;
+    return false;
+}
+
 /* Two nodes that become three, or one. In static mode all voters must take part, so none
  * of this begins while one is away. */
 static bool think_static(
@@ -194,7 +205,7 @@ static bool think_static(
         vote(core, candidate, true, out);
         return true;
     }
-    return false;
+    return c->voters > 1 && stranded(core) && go_mode(MODE_QUORUM, out);
 }
 
 static bool think_quorum(

@@ -445,7 +445,7 @@ static void dispatch(struct core *core, const struct core_event *e)
         break;
     case EV_STEAL_HINT:
         if (e->u.steal.peer)
-            steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id);
+            steal_hint(core, peer_slot(core, e->u.steal.peer), &e->u.steal.id, false);
         else
             share_offer(core, &e->u.steal.id);
         break;

@@ -270,7 +270,7 @@ static void drain_unit(struct core *core, struct unit *u, const struct work *w)
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && unit_status(u, i) == LIST_HOLD &&
             peer_reachable(core, u->list[i])) {
-            steal_hint(core, u->list[i], &id);
+            steal_hint(core, u->list[i], &id, false);
             return;
         }
 }

@@ -193,7 +193,9 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg);
 void claim_doubt(struct core *core, struct unit *u);
 void own_stored(struct core *core, struct unit *u);
 void reown(struct core *core, struct unit *u);
-void steal_hint(struct core *core, uint8_t slot, const struct core_unit_id *id);
+/* rescue: the mail here is bad, so that a holder takes the unit though it drains */
+void steal_hint(
+    struct core *core, uint8_t slot, const struct core_unit_id *id, bool rescue);
 void offer_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 /* sync.c */
 void sync_timer(struct core *core);

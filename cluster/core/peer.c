@@ -89,6 +89,8 @@ void peer_learn(struct core *core, uint8_t slot, uint32_t fenced, uint32_t known
     if (fenced <= p->fenced && known <= p->known)
         return;
     bool was_down = peer_down(core, slot);
+    if (was_down && known >= NODE_CLOSED && p->known <= p->boot_fenced)
+        p->boot_fenced = NODE_CLOSED; /* no session of it ended just now */
     p->fenced = fenced > p->fenced ? fenced : p->fenced;
     p->known = known > p->known ? known : p->known;
     struct core_op op = {.kind = OP_FENCE};

@@ -160,7 +160,7 @@ void damaged_own(struct core *core, struct unit *u, struct work *w)
         if (unit_status(u, i) != LIST_HOLD) {
             ask_name(core, u, i);
         } else if (!offered && core_below(core, 2) == 0) {
-            steal_hint(core, u->list[i], &id);
+            steal_hint(core, u->list[i], &id, true);
             offered = true;
         }
     }

@@ -55,7 +55,8 @@ static void forget_session(struct core *core)
         p->table_epoch = 0;
         p->voter_says_fenced = false;
         p->synced = false;
-        p->boot_fenced = p->fenced;
+        if (!core->blind)
+            p->boot_fenced = p->fenced;
         p->sync_in_done = false;
         p->sync_req_at = 0;
         p->out.active = false;
@@ -81,6 +82,7 @@ void session_start(struct core *core)
     core->attempt_counter = 0;
     core->counter = 0;
     forget_session(core);
+    core->blind = true;
     if (is_static(core)) {
         session_opened(core);
         return;

@@ -103,7 +103,7 @@ void share_asked(struct core *core, uint8_t slot, const struct core_msg *msg)
         if (!(u->flags & UF_USED) || !may_give(core, u, slot))
             continue;
         struct core_unit_id id = unit_id(u);
-        steal_hint(core, slot, &id);
+        steal_hint(core, slot, &id, false);
         core->give_left--;
         left--;
     }
@@ -122,7 +122,7 @@ void share_offer(struct core *core, const struct core_unit_id *id)
             best = slot;
     }
     if (best)
-        steal_hint(core, best, id);
+        steal_hint(core, best, id, false);
 }
 
 /* ---- the thief ---- */

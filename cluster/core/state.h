@@ -67,7 +67,7 @@ struct peer {
     uint8_t roles, zone, weight;
     /* member row, durable */
     uint32_t fenced, known; /* F and K */
-    uint32_t boot_fenced;   /* F when our session began */
+    uint32_t boot_fenced;   /* F when our session began, or one that was never READY */
     /* voter row, durable; sess_durable: what has reached the disk */
     struct sess_row sess;
     uint64_t sess_token;       /* the store that carries sess */
@@ -312,6 +312,7 @@ struct core {
     struct peer peer[SLOTS];
     uint8_t peer_count; /* slots 1..peer_count are used */
     uint64_t started_at;
+    bool blind; /* this session was not READY yet: it has heard nothing of units */
     uint64_t lease_max;
     bool newborn; /* its first membership began in this run of the process */
     /* tokens */

@@ -25,6 +25,7 @@ void sync_check(struct core *core)
         if (!sync_clear(core, i))
             return;
     core->state = CORE_READY;
+    core->blind = false;
     sweep_all(core);
 }
 
@@ -157,6 +158,14 @@ void sync_unknown(struct core *core, uint8_t slot, struct unit *u)
         unit_store_delete(core, u);
         unit_drop(core, u);
         grave_dig(core, &id);
+        return;
+    }
+    if (u->flags & UF_DAMAGED) { /* no heir, and the owner has no mail to send */
+        if (i >= 0) {
+            unit_list_remove(core, u, i);
+            unit_store(core, u, 0);
+        }
+        unit_review(core, u);
         return;
     }
     SOMETIMES(core, ST_CLAIM_UNKNOWN);

@@ -133,6 +133,10 @@ static void apply(struct sim *sim, uint8_t node, const struct disk_store *s)
         case OP_CFG:
             if (s->cfg->ver < d->cfg.ver)
                 sim_fail(sim, 6, "configuration of n%u went back", node);
+            if (s->cfg->voters_ver != d->cfg.voters_ver) {
+                memcpy(d->was, d->sess, sizeof(d->was));
+                d->was_count = d->sess_count;
+            }
             d->cfg = *s->cfg;
             break;
         case OP_PAXOS:

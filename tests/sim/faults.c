@@ -105,8 +105,6 @@ void faults_plan(struct sim *sim)
         }
     }
     uint32_t rot = o->plain || sim_below(r, 4) ? 0 : (uint32_t)sim_below(r, 12);
-    if (sim->config.shape != WORLD_FIXED)
-        rot = 0; /* what the operator destroys for ever is enough */
     while (rot-- > 0 && sim->fault_count < FAULTS_MAX)
         sim->fault[sim->fault_count++] =
             (struct fault){.at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC),

@@ -153,6 +153,7 @@ struct job {
     double seconds;
     uint8_t mutant;
     bool stop_at_first, list;
+    bool changing; /* only worlds whose operator changes the cluster */
 };
 
 static bool passes_alone(struct sim_options o)
@@ -170,6 +171,8 @@ static void run_range(
     for (uint64_t k = part; k < j->count; k += parts) {
         struct sim_options o = options_of(j->from + k, j->mutant);
         struct sim_result r;
+        if (j->changing && !operator_world(o.seed))
+            continue;
         sim_run(&o, &r, NULL);
         if (r.failed && j->mutant && !passes_alone(o))
             continue; /* the switch is not what fails here */
@@ -438,6 +441,7 @@ int main(int argc, char **argv)
         .seconds = (double)number(argc, argv, "--seconds", 0),
         .mutant = (uint8_t)number(argc, argv, "--mutant", 0),
         .list = number(argc, argv, "--list", 0) != 0,
+        .changing = number(argc, argv, "--changing", 0) != 0,
         .stop_at_first = number(argc, argv, "--first", 0) != 0};
     struct sim_options o = options_of(seed, j.mutant);
     if (strcmp(verb, "replay") == 0)

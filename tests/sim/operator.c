@@ -56,6 +56,13 @@ static bool expendable(struct sim *sim, uint8_t target)
     return true;
 }
 
+/* It lives, and knows that it is a member. */
+static bool takes_part(const struct sim *sim, uint8_t i)
+{
+    const struct node *n = &sim->node[i];
+    return !n->permanent_dead && cfg_find(&n->disk.cfg, n->id);
+}
+
 static uint8_t voters_left(const struct sim *sim, uint8_t without)
 {
     const struct core_cfg *c = sim_newest(sim);
@@ -63,7 +70,7 @@ static uint8_t voters_left(const struct sim *sim, uint8_t without)
     for (uint8_t k = 0; k < c->count; k++) {
         uint8_t i = sim_node_of(sim, c->member[k].node);
         n = (uint8_t)(n + ((c->member[k].roles & ROLE_VOTER) && i != without &&
-                              !sim->node[i].permanent_dead));
+                              takes_part(sim, i)));
     }
     return n;
 }
@@ -75,7 +82,7 @@ static uint8_t stores_left(const struct sim *sim, uint8_t without)
     for (uint8_t k = 0; k < c->count; k++) {
         uint8_t i = sim_node_of(sim, c->member[k].node);
         n = (uint8_t)(n + ((c->member[k].roles & ROLE_STORE) && i != without &&
-                              !sim->node[i].permanent_dead));
+                              takes_part(sim, i)));
     }
     return n;
 }
@@ -89,6 +96,15 @@ static bool may_go(struct sim *sim, uint8_t target)
     return member(sim, target) && !sim->node[target].permanent_dead &&
            stores_left(sim, target) > 0 && voters_left(sim, target) >= need &&
            expendable(sim, target);
+}
+
+/* All who live know it as a member: what it says to them is heard. */
+static bool known_to_all(const struct sim *sim, uint8_t via)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (takes_part(sim, i) && !cfg_find(&sim->node[i].disk.cfg, sim->node[via].id))
+            return false;
+    return true;
 }
 
 static uint8_t pick_member(struct sim *sim, uint8_t but)
@@ -190,7 +206,7 @@ static void force(struct sim *sim, uint32_t index, uint8_t op)
     for (uint8_t i = 0; i < sim->node_count; i++)
         if (sim->node[i].permanent_dead && member(sim, i))
             dead[e.u.admin.count++] = sim->node[i].id;
-    if (via == SPARE) {
+    if (via == SPARE || !known_to_all(sim, via)) {
         again(sim, index, 3 * SEC);
         return;
     }
@@ -232,6 +248,10 @@ static void replace(struct sim *sim, uint32_t index)
         kill_for_ever(sim, j->target);
         sim->config.joined[j->with] = true;
         j->stage = 1;
+    }
+    if (sim->node[j->with].permanent_dead) { /* it came, and was lost since */
+        finish(sim, index);
+        return;
     }
     if (sim->healed && j->tries >= 2 * FORCE_AFTER && member(sim, j->target))
         force(sim, index, ADMIN_FORCE_CONFIG);
@@ -468,6 +488,7 @@ void operator_heal(struct sim *sim)
         return;
     operator_job(sim, OP_SETTLE, 0, sim->now + 60 * SEC);
     operator_job(sim, OP_SETTLE, 0, sim->now + 250 * SEC);
+    operator_job(sim, OP_SETTLE, 0, sim->now + 450 * SEC);
     for (uint8_t i = 0; i < sim->node_count; i++) {
         if (!sim->node[i].permanent_dead || !member(sim, i))
             continue;

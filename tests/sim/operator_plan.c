@@ -97,6 +97,12 @@ static void plan(struct sim *sim)
             4 * SEC + sim_below(rng(sim), sim->o.fault_phase - 4 * SEC));
 }
 
+bool operator_world(uint64_t seed)
+{
+    uint64_t class = seed % 16;
+    return class == 0 || class == 5 || class == 12;
+}
+
 /* Three seeds in sixteen have a cluster that changes; it draws from its own stream, so
  * that the other seeds stay what they were. */
 void operator_setup(struct sim *sim)
@@ -107,8 +113,7 @@ void operator_setup(struct sim *sim)
     c->rng = sim->o.seed * UINT64_C(0x9e6c63d0676a9a99) + 7;
     c->shape = sim->o.shape;
     c->spares = sim->o.spares;
-    uint64_t class = sim->o.seed % 16;
-    if (!sim->o.plain && (class == 0 || class == 5 || class == 12))
+    if (!sim->o.plain && operator_world(sim->o.seed))
         c->shape = shapes[sim_below(rng(sim), sizeof(shapes))];
     if (c->shape == WORLD_FIXED)
         return;

@@ -130,12 +130,15 @@ void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c)
     new_set(sim, c);
 }
 
-static uint32_t row_of(const struct disk *d, uint64_t id, bool *resigned)
+/* The vote of a voter of the set before: what it copies from then on is none. */
+static uint32_t row_of(const struct disk *d, uint64_t set, uint64_t id, bool *resigned)
 {
-    for (int i = 0; i < d->sess_count; i++)
-        if (d->sess[i].node == id) {
-            *resigned |= d->sess[i].flags & 1;
-            return d->sess[i].fenced;
+    bool sealed = d->cfg.voters_ver >= set;
+    const struct sess_row *row = sealed ? d->was : d->sess;
+    for (int i = 0; i < (sealed ? d->was_count : d->sess_count); i++)
+        if (row[i].node == id) {
+            *resigned |= row[i].flags & 1;
+            return row[i].fenced;
         }
     return 0;
 }
@@ -153,7 +156,7 @@ static void closed_before(struct sim *sim, struct god_set *s)
         for (uint8_t i = 0; i < sim->node_count; i++) {
             if (!(prev->voters >> i & 1))
                 continue;
-            uint32_t x = row_of(&sim->node[i].disk, sim->node[n].id, &resigned);
+            uint32_t x = row_of(&sim->node[i].disk, s->ver, sim->node[n].id, &resigned);
             uint8_t at = count++;
             for (; at > 0 && v[at - 1] < x; at--)
                 v[at] = v[at - 1];
@@ -176,8 +179,10 @@ static void now_active(struct sim *sim, uint8_t i, struct god_set *s)
     for (uint8_t n = 0; n < sim->node_count && s->reads; n++) {
         uint8_t slot = peer_slot(core, sim->node[n].id);
         if (s->closed[n] && (slot == 0 || core->peer[slot].sess.fenced < s->closed[n]))
-            sim_fail(sim, 7, "n%u serves in set %llx and forgot the fence of n%u", i,
-                (unsigned long long)s->ver, n);
+            sim_fail(sim, 7,
+                "n%u serves in set %llx and forgot the fence %u of n%u (has %u)", i,
+                (unsigned long long)s->ver, s->closed[n], n,
+                slot ? core->peer[slot].sess.fenced : 0);
     }
 }
 

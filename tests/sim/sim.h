@@ -188,6 +188,8 @@ struct disk {
     struct sess_row sess[NODES_MAX + 2];
     struct core_fence_row fence[NODES_MAX + 2];
     int sess_count, fence_count;
+    struct sess_row was[NODES_MAX + 2]; /* sess when the present set of voters began */
+    int was_count;
     struct unit_row unit[DISK_UNITS];
     uint8_t mail[DISK_UNITS]; /* enum disk_mail of unit[i] */
     struct core_unit_id aside[ASIDE_MAX];
@@ -456,6 +458,7 @@ void faults_heal(struct sim *sim);
 const char *fault_name(uint8_t kind);
 
 /* operator_plan.c */
+bool operator_world(uint64_t seed);
 void operator_setup(struct sim *sim);
 void operator_ident(uint8_t key_of, uint8_t name_of, struct core_ident *out);
 
