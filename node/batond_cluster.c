@@ -33,7 +33,16 @@ static void lease(void *ctx, bool may_deliver)
     schedule_pause(n->schedule, !may_deliver);
 }
 
-static const struct engine_events events = {unit_start, unit_cancel, lease};
+static void load(void *ctx, uint32_t *ready_out, uint32_t *spare_out)
+{
+    struct node *n = ctx;
+    struct schedule_stats st = schedule_stats(n->schedule);
+    uint64_t ready = st.due > st.active ? st.due - st.active : 0;
+    *ready_out = ready < UINT32_MAX ? (uint32_t)ready : UINT32_MAX;
+    *spare_out = st.spare;
+}
+
+static const struct engine_events events = {unit_start, unit_cancel, lease, load};
 
 /* Without the section this would deliver what other nodes own. */
 static bool belongs_to_none(struct node *n, char *why, size_t why_size)

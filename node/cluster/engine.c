@@ -187,6 +187,7 @@ static void tick(struct timer *t)
     engine_members_tick(e);
     engine_query_tick(e);
     engine_damage_tick(e);
+    engine_share_tick(e);
     tell_lease(e);
     engine_status_update(e);
     timer_set(t, mono_add_ms(mono_now(), TICK_MS));
@@ -313,6 +314,7 @@ static void init_parts(struct engine *e)
     engine_arrive_init(e);
     engine_query_init(e);
     engine_damage_init(e);
+    table_init(&e->taken);
     timer_init(&e->deadline, e->loop, tick_core);
     timer_init(&e->tick, e->loop, tick);
 }
@@ -420,6 +422,8 @@ void engine_free(struct engine *e)
     engine_rights_fini(e);
     engine_store_fini(e);
     engine_damage_fini(e);
+    engine_start_fini(e);
+    engine_share_fini(e);
     engine_members_fini(e);
     timer_fini(&e->deadline);
     timer_fini(&e->tick);

@@ -32,6 +32,9 @@ struct engine_events {
     void (*cancel)(void *ctx, struct unit_id id);
     /* The lease came or went: sending may go on, or should pause. */
     void (*lease)(void *ctx, bool may_deliver);
+    /* Units that are due and wait for a session, and sessions that could be opened. May
+     * be NULL: nothing is shared by load. */
+    void (*load)(void *ctx, uint32_t *ready_out, uint32_t *spare_out);
 };
 
 struct engine_deps {

@@ -140,10 +140,12 @@ static void unit_row_read(const struct store_row *row, void *ctx)
     struct reading *r = ctx;
     struct core_event event;
     struct cluster_identity none;
-    if (rows_get(row, &event, &r->cfg, &r->unit, &none) != ROWS_EVENT)
+    if (rows_get(row, &event, &r->cfg, &r->unit, &none) != ROWS_EVENT) {
         r->bad++;
-    else
-        engine_step(r->engine, &event);
+        return;
+    }
+    engine_was_taken(r->engine, &r->unit);
+    engine_step(r->engine, &event);
 }
 
 void engine_found_unit(struct engine *e, struct unit_id id)

@@ -150,6 +150,13 @@ struct engine {
     struct arrival *arrival; /* with the event that is being given */
     unsigned char *frame;    /* WIRE_FRAME_MAX of scratch */
 
+    struct table taken; /* struct taken by unit: whose takeover is in the log */
+    bool told_load;
+    struct core_load load; /* as told last */
+    struct mono load_at;
+    struct offer *offers; /* units that another node may be able to deliver */
+    unsigned offer_count;
+
     /* damage */
     struct table rotten; /* struct rotten by unit */
     unsigned looks;
@@ -219,6 +226,16 @@ void engine_settled(struct engine *e, struct rights_settle *s, enum err result);
 
 /* engine_start.c: CMD_START; makes the rows of recipients agree with the facts first. */
 void engine_start_unit(struct engine *e, const struct core_command *c);
+
+/* Taken over before this process began, or gone. */
+void engine_was_taken(struct engine *e, const struct unit_row *row);
+void engine_not_taken(struct engine *e, const struct core_unit_id *id);
+void engine_start_fini(struct engine *e);
+
+/* engine_share.c: work that others may do better */
+void engine_offer_posted(void *engine, struct unit_id id); /* any thread */
+void engine_share_tick(struct engine *e);
+void engine_share_fini(struct engine *e);
 
 /* engine_copy.c: what leaves */
 void engine_copy_init(struct engine *e);

@@ -399,12 +399,12 @@ static void gone(void *ctx, struct attempt_ticket *t)
     mailbox_post(e->box, &t->gone_mail, gone_told);
 }
 
-const struct rights_backend engine_backend = {
-    .accept = ask_accept,
+const struct rights_backend engine_backend = {.accept = ask_accept,
     .begin = begin,
     .gone = gone,
     .outcome = outcome,
-    .suspect = engine_suspect_posted};
+    .suspect = engine_suspect_posted,
+    .offer = engine_offer_posted};
 
 /* --- life --- */
 

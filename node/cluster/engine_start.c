@@ -30,6 +30,51 @@ static bool came_here(const struct engine *e, const struct core_unit_id *id)
     return (uint32_t)(id->lo >> 48 | (id->hi & 0xffff) << 16) == (uint32_t)e->node;
 }
 
+/* A start comes again when this node does, or its session: told once a term. */
+struct taken {
+    struct table_node by_unit;
+    uint32_t term;
+};
+
+static bool first_of_term(struct engine *e, const struct core_unit_id *id, uint32_t term)
+{
+    struct table_node *n = table_find(&e->taken, table_unit_key(id));
+    struct taken *t = n ? CONTAINER_OF(n, struct taken, by_unit) : NULL;
+    if (t && t->term >= term)
+        return false;
+    if (!t) {
+        t = mem_zalloc(sizeof(*t));
+        table_add(&e->taken, &t->by_unit, table_unit_key(id));
+    }
+    t->term = term;
+    return true;
+}
+
+void engine_was_taken(struct engine *e, const struct unit_row *row)
+{
+    if (row->term > 1 && row->owner == e->node && row->mine && row->state == UNIT_LIVE)
+        first_of_term(e, &row->id, row->term);
+}
+
+void engine_not_taken(struct engine *e, const struct core_unit_id *id)
+{
+    struct table_node *n = table_find(&e->taken, table_unit_key(id));
+    if (!n)
+        return;
+    table_remove(&e->taken, n);
+    free(CONTAINER_OF(n, struct taken, by_unit));
+}
+
+void engine_start_fini(struct engine *e)
+{
+    struct table_node *n;
+    while ((n = table_any(&e->taken))) {
+        table_remove(&e->taken, n);
+        free(CONTAINER_OF(n, struct taken, by_unit));
+    }
+    table_fini(&e->taken);
+}
+
 static void log_takeover(const struct core_unit_id *id, const struct unit_row *row)
 {
     struct record r;
@@ -152,7 +197,8 @@ void engine_start_unit(struct engine *e, const struct core_command *c)
         return;
     if (!engine_unit(e, id, &row))
         return;
-    if (row.term > 1 && !c->u.unit.again && !came_here(e, id))
+    if (row.term > 1 && !c->u.unit.again && !came_here(e, id) &&
+        first_of_term(e, id, row.term))
         log_takeover(id, &row);
     if ((row.delivered | row.failed) != 0 && begin_fixing(e, c, &row))
         return;

@@ -182,6 +182,12 @@ static void add_row(struct store_job *j, const struct core_op *op)
     INVARIANT(fits);
 }
 
+static void unit_gone(struct engine *e, const struct core_unit_id *id)
+{
+    engine_not_rotten(e, id);
+    engine_not_taken(e, id);
+}
+
 /* A unit that ended, or is another's alone, has no mail here any more. */
 static void add_removal(struct engine *e, struct store_job *j, const struct core_op *op)
 {
@@ -190,7 +196,7 @@ static void add_removal(struct engine *e, struct store_job *j, const struct core
     if (op->kind == OP_UNIT_QUARANTINE)
         j->aside[j->sc.aside_count++] = rows_unit_id(&op->u.unit.id);
     if (op->kind == OP_UNIT_QUARANTINE || ended)
-        engine_not_rotten(e, &op->u.unit.id);
+        unit_gone(e, &op->u.unit.id);
     if (ended)
         j->remove[j->sc.remove_count++] = rows_unit_id(&op->u.unit.id);
 }

@@ -83,7 +83,8 @@ struct control_sources {
 };
 
 /* What can be seen from the store and the resolver alone: queue_full, queue_filling,
- * quarantine, dnssec_broken, no_lease. Also good for /readyz and for the log's ALARM events.
+ * quarantine, dnssec_broken, no_lease. Also good for /readyz and for the log's ALARM
+ * events.
  */
 unsigned control_usual_alarms(
     const struct control_sources *s, struct control_alarm *out, unsigned max);

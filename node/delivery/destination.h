@@ -58,6 +58,7 @@ struct destination {
     unsigned window;    /* sessions that may be open */
     unsigned successes; /* since the window last grew */
     unsigned failures;  /* set-ups failed in a row */
+    unsigned offers;    /* units that other nodes are still offered before the next try */
     struct mono down_until;
     struct failure_note down_why;
     struct dead_address dead[DEAD_ADDRESSES_MAX];

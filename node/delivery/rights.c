@@ -145,6 +145,12 @@ void rights_suspect(struct rights *r, struct unit_id unit)
         r->backend->suspect(r->ctx, unit);
 }
 
+void rights_offer(struct rights *r, struct unit_id unit)
+{
+    if (r->backend && r->backend->offer)
+        r->backend->offer(r->ctx, unit);
+}
+
 /* --- the clock --- */
 
 bool rights_clock_trusted(const struct rights *r, struct wall now)

@@ -37,6 +37,8 @@ struct rights_backend {
     /* The mail of a unit could not be read from disk: it is looked at again, and another
      * node's copy takes its place when it is damaged. */
     void (*suspect)(void *ctx, struct unit_id unit);
+    /* No hop of the unit can be reached from this node: another may try. */
+    void (*offer)(void *ctx, struct unit_id unit);
 };
 
 /* `backend` NULL: a node alone. `ctx` may be given later, by rights_bind, before the
@@ -159,6 +161,9 @@ void rights_outcome(struct rights *r, struct rights_settle *settle);
 /* The mail of a unit could not be read. In a cluster it is looked after, and may become
  * another node's; on a node alone nothing happens. Any thread. */
 void rights_suspect(struct rights *r, struct unit_id unit);
+/* Deferred because no hop could be reached from here: a holder that can may have it. The
+ * unit stays this node's until the cluster says otherwise. Any thread. */
+void rights_offer(struct rights *r, struct unit_id unit);
 
 /* Shutting down, or storage stalled: no attempt starts, no dot leaves. */
 void rights_close_gate(struct rights *r);

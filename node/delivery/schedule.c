@@ -230,6 +230,17 @@ void schedule_unit_gone(struct schedule *s, struct sched_unit *unit)
     group_forget_if_empty(g);
 }
 
+/* Perhaps only this node cannot reach it: in a cluster, some of its units are offered to
+ * the others in each round of tries, and not all, for it may be dead for everybody. */
+static void offer_deferred(struct schedule *s, struct sched_unit *unit)
+{
+    struct destination *d = unit->group->destination;
+    if (!unit->connection_failed || unit->in_doubt || !d || d->offers == 0)
+        return;
+    d->offers--;
+    rights_offer(s->env->rights, unit->id);
+}
+
 static void unit_deferred(
     struct schedule *s, struct sched_unit *unit, const struct parcel *parcel)
 {
@@ -245,6 +256,7 @@ static void unit_deferred(
         due = unit->due_ms;
     unit->nudged = false;
     schedule_unit_wait(s, unit, due);
+    offer_deferred(s, unit);
 }
 
 /* What is in memory is still good: nothing was tried. */
@@ -333,6 +345,7 @@ void schedule_session_event(struct schedule *s, struct session_event *event)
 
 static void publish_stats(struct schedule *s)
 {
+    unsigned most = s->settings->limits.delivery_connections;
     struct schedule_stats now = {.units = units_count(s->units),
         .due = s->ready + s->active,
         .held = s->held,
@@ -341,7 +354,8 @@ static void publish_stats(struct schedule *s)
         .in_doubt = s->in_doubt,
         .memory_bytes = units_memory(s->units),
         .destinations = s->destination_count,
-        .sessions = s->session_count};
+        .sessions = s->session_count,
+        .spare = most > s->session_count && !s->paused ? most - s->session_count : 0};
     pthread_mutex_lock(&s->stats_lock);
     s->stats = now;
     pthread_mutex_unlock(&s->stats_lock);

@@ -13,6 +13,7 @@ struct schedule_stats {
     uint64_t units, due, held, active, hot_bytes, memory_bytes;
     uint64_t in_doubt; /* recipients */
     uint32_t destinations, sessions;
+    uint32_t spare; /* sessions that may be opened still; 0 while paused */
 };
 
 /* Nothing runs yet. `env->schedule` is filled in. Settings: one reference is taken over.

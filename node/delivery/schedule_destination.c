@@ -8,6 +8,7 @@
 
 #define DOWN_FIRST_MS 10000
 #define DOWN_MAX_MS 300000
+#define OFFERS_A_ROUND 64
 /* How long a destination that refused one connection more is not asked for more. */
 #define CROWDED_MS 10000
 
@@ -243,7 +244,7 @@ static void session_opened(struct session_slot *slot)
     struct destination *d = slot->destination;
     slot->opened = true;
     if (d->failures > 0) {
-        d->failures = 0;
+        d->failures = d->offers = 0;
         d->down_until = (struct mono){0};
         flush_failed(d);
     }
@@ -276,6 +277,7 @@ static void go_down(
     if (wait > s->settings->retry.first_ms / 2)
         wait = s->settings->retry.first_ms / 2;
     d->failures++;
+    d->offers = OFFERS_A_ROUND;
     d->window = 1;
     d->down_until = mono_add_ms(mono_now(), wait);
     d->dead_count = 0;

@@ -221,6 +221,7 @@ class Cluster:
         wait_until(lambda: not self.queued(), timeout, "an empty queue")
         ids = [m.id() for m in self.sink.messages]
         doubles = {i for i in ids if ids.count(i) > 1} if len(ids) != len(set(ids)) else set()
+        self.takeovers_told_once()
         named = self.named_causes()
         sure = {d for d in doubles if d not in named and d not in load.retried}
         assert not sure, f"duplicates without a named cause: {sorted(sure)[:10]} of {len(doubles)}"
@@ -228,6 +229,13 @@ class Cluster:
             assert len(doubles) <= duplicates, (len(doubles), duplicates)
         print(f"acknowledged {len(load.acknowledged)}, arrived {len(set(ids))}, duplicates {len(doubles)}, lost 0")
         return len(doubles)
+
+    def takeovers_told_once(self):
+        """A unit's takeover is in its new owner's log once, whatever holds end and sessions begin afterwards."""
+        for n in self.nodes:
+            if os.path.exists(n.log_path):
+                told = [(r["id"], r["unit"], r["term"]) for r in n.records("takeover", since_start=False)]
+                assert len(told) == len(set(told)), (n.name, sorted(t for t in told if told.count(t) > 1)[:5])
 
     def named_causes(self):
         """Test ids of messages that some node logged with possible_duplicate=."""
