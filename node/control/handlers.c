@@ -67,8 +67,8 @@ void control_handlers_stop(struct control_handlers *h)
 {
     if (!h)
         return;
+    h->stopped = true; /* first: the store answers nothing that is asked from here */
     mailbox_drain(loop_mailbox(h->loop));
-    h->stopped = true;
 }
 
 void control_handlers_free(struct control_handlers *h)

@@ -210,6 +210,8 @@ static void go_on(struct verb *v)
 {
     bool over = v->work.handlers->stopped ||
                 atomic_load_explicit(&v->work.cancelled, memory_order_relaxed);
+    if (v->work.handlers->stopped && v->work.err == ERR_OK)
+        v->work.err = ERR_SHUTTING_DOWN; /* not all was done; the log says what was */
     bool pause = v->one_page && mono_diff_ms(mono_now(), v->started) >= PAGE_MS;
     if (!v->more || over || pause || v->work.err != ERR_OK) {
         finish(v, v->more);
