@@ -425,6 +425,15 @@ void operator_event(struct sim *sim, const struct sim_event *e)
 
 void operator_paxos(struct sim *sim, uint8_t i)
 {
+    if (sim->o.paxos_deaf && sim->config.paxos_stores++ == sim->o.seed % 12)
+        for (uint8_t j = 0; j < sim->node_count; j++)
+            if (j != i)
+                sim->link[j][i].cut_until = sim->now + 40 * SEC;
+    if (sim->o.paxos_crash && sim->config.paxos_stores++ == sim->o.seed % 12) {
+        uint64_t at = sim->now + sim_below(rng(sim), 2 * sim->disk_max);
+        sim_at(sim, at, SE_CRASH, i, sim->node[i].gen, 0, 0);
+        sim_at(sim, at + 3 * SEC, SE_START, i, 0, 0, 0);
+    }
     if (sim->config.shape == WORLD_FIXED || sim->healed || sim->o.plain)
         return;
     uint64_t soon = sim->now + sim_below(rng(sim), 2 * sim->disk_max);

@@ -186,9 +186,22 @@ static void now_active(struct sim *sim, uint8_t i, struct god_set *s)
     }
 }
 
+/* How long an existing session had no right to deliver. */
+static void lease_gap(struct sim *sim, struct node *n)
+{
+    if (sim->healed || !session_lease(n->core, 0))
+        return;
+    uint64_t gap = n->right_gen == n->gen ? sim->now - n->right_at : 0;
+    if (gap > sim->r.lease_gap)
+        sim->r.lease_gap = gap;
+    n->right_at = sim->now;
+    n->right_gen = n->gen;
+}
+
 void oracle_config_step(struct sim *sim, uint8_t i)
 {
     const struct core *core = sim->node[i].core;
+    lease_gap(sim, &sim->node[i]);
     if (!core->voter_active || core->cfg.mode != MODE_QUORUM ||
         !is_voter(core, core->self) || core->state < CORE_OPENING)
         return;

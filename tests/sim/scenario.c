@@ -1,20 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The named fault scenarios: a script of faults, many seeds, an observation that must
  * hold. */
-#include "tests/sim/sim.h"
+#include "tests/sim/scenario.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SEEDS 40
 #define S SEC
-
-struct seen { /* over all seeds of a scenario */
-    struct sim_result sum;
-    uint64_t takeover[SEEDS * 64];
-    uint32_t takeovers;
-};
 
 struct scenario {
     const char *name;
@@ -40,165 +33,149 @@ static uint64_t p99(const struct seen *seen)
     return v[(seen->takeovers * 99 - 1) / 100];
 }
 
-static uint64_t others(const struct seen *s, unsigned allowed)
-{
-    uint64_t n = 0;
-    for (unsigned i = 1; i <= 8; i++)
-        n += allowed >> i & 1 ? 0 : s->sum.dups[i];
-    return n;
-}
-
-#define NEED(what)                                                                       \
-    do {                                                                                 \
-        if (!(what))                                                                     \
-            return #what;                                                                \
-    } while (0)
-#define ST(x) (s->sum.sometimes[ST_##x])
-#define D(n) (1u << (n))
-
 static const char *accept_kill(const struct seen *s)
 {
     NEED(s->sum.accepted > 0 && s->sum.dups[4] > 0);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *owner_killed(const struct seen *s)
 {
     NEED(s->takeovers > 0 && p99(s) <= 21 * SEC);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *owner_killed_short(const struct seen *s)
 {
     NEED(s->takeovers > 0 && p99(s) <= 9 * SEC);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *holder_killed(const struct seen *s)
 {
     NEED(ST(HEDGE) > 0 && ST(REPAIR) > 0);
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *two_killed(const struct seen *s)
 {
     NEED(ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    NEED(seen_others(s, D(1) | D(4) | D(5)) == 0);
     return NULL;
 }
 
 static const char *all_killed(const struct seen *s)
 {
     NEED(ST(REOWN) > 0);
-    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    NEED(seen_others(s, D(1) | D(4) | D(5)) == 0);
     return NULL;
 }
 
 static const char *short_split(const struct seen *s)
 {
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *long_split(const struct seen *s)
 {
     NEED(ST(FENCE_ROUND) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *deaf(const struct seen *s)
 {
     NEED(ST(DEAF) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *mute(const struct seen *s)
 {
     NEED(ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *flapping(const struct seen *s)
 {
     NEED(ST(FENCE_ROUND) <= 4 * SEEDS && ST(CLAIM_FINISH) <= 20 * SEEDS);
-    NEED(others(s, D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *lossy(const struct seen *s)
 {
     NEED(ST(SEQ_DROP) > 0);
-    NEED(others(s, D(4) | D(7)) == 0);
+    NEED(seen_others(s, D(4) | D(7)) == 0);
     return NULL;
 }
 
 static const char *stopped(const struct seen *s)
 {
     NEED(ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *frozen(const struct seen *s)
 {
     NEED(ST(FREEZE) > 0);
-    NEED(others(s, D(2) | D(3) | D(4)) == 0);
+    NEED(seen_others(s, D(2) | D(3) | D(4)) == 0);
     return NULL;
 }
 
 static const char *voters_restart(const struct seen *s)
 {
     NEED(ST(QUARANTINE) > 0 && ST(WAIT) > 0);
-    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    NEED(seen_others(s, D(1) | D(4) | D(5)) == 0);
     return NULL;
 }
 
 static const char *disk_stalled(const struct seen *s)
 {
     NEED(ST(RESIGN) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *eio(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_EIO] > 0 && ST(REOWN) > 0);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *disk_full(const struct seen *s)
 {
     NEED(ST(FULL) > 0 && s->sum.accepted > 0);
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *away(const struct seen *s)
 {
     NEED(ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *two_heirs(const struct seen *s)
 {
     NEED(ST(CLAIM_CONFLICT) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(2) | D(4) | D(5)) == 0);
+    NEED(seen_others(s, D(1) | D(2) | D(4) | D(5)) == 0);
     return NULL;
 }
 
 static const char *stolen(const struct seen *s)
 {
     NEED(ST(STEAL) > 0);
-    NEED(others(s, D(1) | D(4) | D(5)) == 0);
+    NEED(seen_others(s, D(1) | D(4) | D(5)) == 0);
     return NULL;
 }
 
@@ -207,14 +184,14 @@ static const char *shared(const struct seen *s)
     NEED(ST(STEAL_ASKED) > 0 && ST(STEAL) > 5 * SEEDS);
     /* no unit wanders: a quarter of the backlog a minute, and never back */
     NEED(ST(STEAL) < 150 * SEEDS);
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *old_image(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_RESTORE] == SEEDS && ST(OLD_IMAGE) >= SEEDS);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
@@ -222,21 +199,21 @@ static const char *relayed(const struct seen *s)
 {
     NEED(ST(RELAY) > 0 && ST(CLAIM_FINISH) > 0);
     NEED(s->takeovers > 0 && p99(s) <= 30 * SEC);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *late_grants(const struct seen *s)
 {
     NEED(ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(2) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(2) | D(4)) == 0);
     return NULL;
 }
 
 static const char *rolled_back(const struct seen *s)
 {
     NEED(ST(CLAIM_UNKNOWN) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
@@ -244,21 +221,21 @@ static const char *rotten(const struct seen *s)
 {
     NEED(s->sum.faults[FAULT_ROT] > 0 && ST(DAMAGED) > 0 && ST(FIXED) > 0);
     NEED(ST(STEAL) > 0); /* the owner's own mail: given to who has it */
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *only_copy(const struct seen *s)
 {
     NEED(ST(PUT_ASIDE) > 0);
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *too_old(const struct seen *s)
 {
     NEED(ST(TOMB_EXPIRED) > 0 && ST(PUT_ASIDE) > 0);
-    NEED(others(s, D(1) | D(4)) == 0);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
@@ -267,19 +244,22 @@ static const char *slow_bulk(const struct seen *s)
     NEED(ST(NO_CREDIT) > 0 && s->sum.accepted > 0 && s->sum.refused > 0);
     NEED(ST(CLAIM_FINISH) == 0 && ST(FENCED_SELF) == 0 && ST(RESIGN) == 0);
     NEED(s->sum.bulk_most <= CORE_CREDIT_MAX + 25000000);
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 static const char *clean(const struct seen *s)
 {
-    NEED(others(s, D(4)) == 0);
+    NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
 
 #define BASE .plain = true, .clean_network = true, .fault_phase = 60 * S, .mails = 60
 #define THREE BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2, .lease_s = 15
 #define FIVE BASE, .nodes = 5, .voters = 5, .copies = 3, .min_copies = 2, .lease_s = 10
+
+#define GROWS(world, more)                                                               \
+    BASE, .shape = world, .spares = more, .lease_s = 5, .fault_phase = 120 * S
 
 /* A scenario says only where it differs from its base. */
 #pragma GCC diagnostic ignored "-Woverride-init"
@@ -396,11 +376,62 @@ static const struct scenario table[] = {
     {"24-disk-rolled-back", {THREE, .liveness = true, .mails = 120, .defer_until_s = 45},
         {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {30 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
         2 * S, rolled_back},
+    {"19-disk-replaced",
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .auto_voters = true},
+        {{30 * S, FAULT_OPERATOR, 0, 1, 0, OP_REPLACE},
+            {100 * S, FAULT_OPERATOR, 0, 1, 0, OP_RETURN}},
+        3 * S, seen_replaced},
+    {"22-voter-in-a-fence-round",
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .fault_phase = 160 * S},
+        {{15 * S, FAULT_OPERATOR, 0, 3, 0, OP_ADD},
+            {30 * S, FAULT_ISOLATE, 2, 0, 0, 12 * S},
+            {35 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE},
+            {35 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE}},
+        3 * S, seen_voter_in_and_out},
+    {"22-proposer-killed",
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .paxos_crash = true},
+        {{15 * S, FAULT_OPERATOR, 0, 3, 0, OP_ADD},
+            {40 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE}},
+        3 * S, seen_proposer_killed},
+    {"22-acceptor-deaf", {GROWS(WORLD_TRIO, 1), .paxos_deaf = true, .defer_until_s = 40},
+        {{15 * S, FAULT_OPERATOR, 0, 0, 0, OP_MODE},
+            {60 * S, FAULT_OPERATOR, 0, 2, 0, OP_VOTE}},
+        3 * S, clean},
+    {"growth-1-2-3", {GROWS(WORLD_BIRTH, 4), .mails = 250},
+        {{20 * S, FAULT_OPERATOR, 0, 1, 0, OP_ADD},
+            {50 * S, FAULT_OPERATOR, 0, 2, 0, OP_ADD}},
+        3 * S, seen_grows},
+    {"growth-and-back",
+        {GROWS(WORLD_BIRTH, 4), .mails = 250, .size = 4000, .fault_phase = 180 * S},
+        {{20 * S, FAULT_OPERATOR, 0, 1, 0, OP_ADD},
+            {50 * S, FAULT_OPERATOR, 0, 2, 0, OP_ADD},
+            {110 * S, FAULT_OPERATOR, 0, 2, 0, OP_LEAVE}},
+        3 * S, seen_shrinks},
+    {"two-and-a-witness", {GROWS(WORLD_PAIR, 1), .defer_until_s = 25},
+        {{30 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, seen_witnessed},
+    {"two-static-force-fence", {GROWS(WORLD_STATIC, 1), .defer_until_s = 25},
+        {{30 * S, FAULT_CRASH, 1, 0, 0, 60 * S},
+            {45 * S, FAULT_OPERATOR, 0, 1, 0, OP_FORCE_FENCE}},
+        3 * S, seen_force_fenced},
     {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
 };
 
+static void range(uint8_t seen[2], uint8_t v)
+{
+    seen[0] = seen[0] == 0 || v < seen[0] ? v : seen[0];
+    seen[1] = v > seen[1] ? v : seen[1];
+}
+
 static void gather(struct seen *seen, const struct sim_result *r)
 {
+    range(seen->members, r->members_end);
+    range(seen->voters, r->voters_end);
+    seen->sum.cfg_steps += r->cfg_steps;
+    seen->sum.cfg_modes |= r->cfg_modes;
+    if (r->voters_max > seen->sum.voters_max)
+        seen->sum.voters_max = r->voters_max;
+    if (r->lease_gap > seen->sum.lease_gap)
+        seen->sum.lease_gap = r->lease_gap;
     for (int i = 0; i < 10; i++)
         seen->sum.dups[i] += r->dups[i];
     for (int i = 0; i < ST_COUNT; i++)
@@ -455,6 +486,10 @@ static bool run_scenario(const struct scenario *sc)
     printf("%-26s %s%s", sc->name, ok && !wrong ? "ok" : "FAILED ", wrong ? wrong : "");
     if (seen.takeovers)
         printf("  takeover p99 %.1f s of %u", (double)p99(&seen) / 1e9, seen.takeovers);
+    if (seen.sum.lease_gap && sc->o.shape)
+        printf(" members %u-%u voters %u-%u without a lease %.2f s", seen.members[0],
+            seen.members[1], seen.voters[0], seen.voters[1],
+            (double)seen.sum.lease_gap / 1e9);
     for (int i = 1; i <= 8; i++)
         if (seen.sum.dups[i])
             printf(" D%d=%llu", i, (unsigned long long)seen.sum.dups[i]);

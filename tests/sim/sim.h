@@ -113,6 +113,8 @@ struct sim_options {
     uint32_t defer_until_s; /* destinations answer 4xx until then */
     uint8_t shape, spares;  /* enum world_shape: the operator changes the cluster */
     bool auto_voters;
+    bool paxos_deaf;  /* ... at which it hears nothing for a while */
+    bool paxos_crash; /* the seed says at which store of a Paxos row its node dies */
     uint32_t demote_s;
 };
 
@@ -132,6 +134,7 @@ struct sim_result {
     uint32_t invariant_checks[21];
     uint64_t cfg_steps, jobs_done;
     uint32_t cfg_modes; /* bit: enum core_mode */
+    uint64_t lease_gap; /* longest that a process had a lease, none, and one again */
     uint8_t voters_max, mode_end, voters_end, members_end;
 };
 
@@ -161,7 +164,7 @@ struct sim_config {
     uint8_t shape, spares;
     uint64_t rng;
     struct op_job job[JOBS_MAX];
-    uint32_t job_count, jobs_done;
+    uint32_t job_count, jobs_done, paxos_stores;
     uint32_t answers[4];                    /* by enum admin_result */
     bool joined[NODES_MAX], off[NODES_MAX]; /* off: not to be started yet */
     struct god_cfg god[GODS_MAX];
@@ -294,6 +297,8 @@ struct node {
     uint64_t started_at;
     uint64_t tick_at, told_age, wall_at, load_at;
     uint64_t crashed_at;
+    uint64_t right_at;  /* it had a lease then ... */
+    uint32_t right_gen; /* ... in this life of its process */
     bool crash_measured;
     struct sched sched[UNITS_MAX / 8];
     uint64_t steal_until;
