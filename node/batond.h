@@ -39,6 +39,8 @@ struct node {
     struct delivery_env delivery_env;
     struct schedule *schedule;
     struct intake *intake;
+    struct intake
+        *_Atomic intake_known; /* to the cluster's thread, which runs before it */
     struct node_loop *loops;
     unsigned loop_count;
     struct node_face *face; /* control and http */

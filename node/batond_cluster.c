@@ -42,7 +42,15 @@ static void load(void *ctx, uint32_t *ready_out, uint32_t *spare_out)
     *spare_out = st.spare;
 }
 
-static const struct engine_events events = {unit_start, unit_cancel, lease, load};
+static void taken(void *ctx, const struct repeat_key *key, struct msg_id id)
+{
+    struct node *n = ctx;
+    struct intake *intake = atomic_load(&n->intake_known);
+    if (intake)
+        intake_taken(intake, key, id);
+}
+
+static const struct engine_events events = {unit_start, unit_cancel, lease, load, taken};
 
 /* Without the section this would deliver what other nodes own. */
 static bool belongs_to_none(struct node *n, char *why, size_t why_size)

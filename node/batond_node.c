@@ -255,6 +255,7 @@ static bool open_intake(struct node *n)
     settings_problems_fini(&problems);
     free(loops);
     free(conns);
+    atomic_store(&n->intake_known, n->intake);
     return n->intake != NULL;
 }
 

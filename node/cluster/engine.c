@@ -315,6 +315,7 @@ static void init_parts(struct engine *e)
     engine_query_init(e);
     engine_damage_init(e);
     table_init(&e->taken);
+    table_init(&e->repeats);
     timer_init(&e->deadline, e->loop, tick_core);
     timer_init(&e->tick, e->loop, tick);
 }
@@ -423,6 +424,7 @@ void engine_free(struct engine *e)
     engine_store_fini(e);
     engine_damage_fini(e);
     engine_start_fini(e);
+    engine_repeat_fini(e);
     engine_share_fini(e);
     engine_members_fini(e);
     timer_fini(&e->deadline);

@@ -35,6 +35,9 @@ struct engine_events {
     /* Units that are due and wait for a session, and sessions that could be opened. May
      * be NULL: nothing is shared by load. */
     void (*load)(void *ctx, uint32_t *ready_out, uint32_t *spare_out);
+    /* A message that another node took was taken for sure, by what its client's
+     * repetition is recognised with. May be NULL. */
+    void (*taken)(void *ctx, const struct repeat_key *key, struct msg_id id);
 };
 
 struct engine_deps {

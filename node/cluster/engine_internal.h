@@ -157,6 +157,8 @@ struct engine {
     struct offer *offers; /* units that another node may be able to deliver */
     unsigned offer_count;
 
+    struct table repeats; /* struct kept_key by unit */
+
     /* damage */
     struct table rotten; /* struct rotten by unit */
     unsigned looks;
@@ -236,6 +238,14 @@ void engine_start_fini(struct engine *e);
 void engine_offer_posted(void *engine, struct unit_id id); /* any thread */
 void engine_share_tick(struct engine *e);
 void engine_share_fini(struct engine *e);
+
+/* engine_repeats.c: the key came with a copy; its message was taken for sure; it may not
+ * have been, or nobody needs it. */
+void engine_repeat_keep(
+    struct engine *e, const struct core_unit_id *id, const struct repeat_key *key);
+void engine_repeat_sure(struct engine *e, const struct core_unit_id *id);
+void engine_repeat_drop(struct engine *e, const struct core_unit_id *id);
+void engine_repeat_fini(struct engine *e);
 
 /* engine_copy.c: what leaves */
 void engine_copy_init(struct engine *e);

@@ -99,6 +99,10 @@ static void finish(struct engine *e, struct store_job *j)
             tell_full(e, t);
     else if (j->last_token > e->stored_token)
         e->stored_token = j->last_token;
+    if (j->came_anew && full) {
+        struct core_unit_id id = rows_core_id(j->sc.copy->id);
+        engine_repeat_drop(e, &id);
+    }
     if (j->came_anew && !full) {
         struct core_unit_id id = rows_core_id(j->sc.copy->id);
         engine_not_rotten(e, &id);
@@ -186,6 +190,7 @@ static void unit_gone(struct engine *e, const struct core_unit_id *id)
 {
     engine_not_rotten(e, id);
     engine_not_taken(e, id);
+    engine_repeat_drop(e, id);
 }
 
 /* A unit that ended, or is another's alone, has no mail here any more. */
@@ -195,6 +200,8 @@ static void add_removal(struct engine *e, struct store_job *j, const struct core
                  (op->kind == OP_UNIT && op->u.unit.state != UNIT_LIVE);
     if (op->kind == OP_UNIT_QUARANTINE)
         j->aside[j->sc.aside_count++] = rows_unit_id(&op->u.unit.id);
+    if (op->kind == OP_UNIT && op->u.unit.state == UNIT_DONE && op->u.unit.delivered)
+        engine_repeat_sure(e, &op->u.unit.id);
     if (op->kind == OP_UNIT_QUARANTINE || ended)
         unit_gone(e, &op->u.unit.id);
     if (ended)
@@ -278,6 +285,7 @@ static void carry_arrival(struct engine *e, struct store_job *j, const struct co
         j->sc.rows_on_disk = a->rows_on_disk;
         j->sc.may_fail = true;
         j->came_anew = true;
+        engine_repeat_keep(e, &a->id, &a->copy->message->repeat_key);
     } else if (a->rcpt_count > 0 && op->u.unit.state == UNIT_LIVE) {
         j->heard = (struct store_settle){.unit = rows_unit_id(&a->id),
             .rcpts = a->rcpts,

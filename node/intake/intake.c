@@ -492,6 +492,11 @@ unsigned intake_addresses(const struct intake *in, struct netaddr *out, unsigned
     return in->address_count;
 }
 
+void intake_taken(struct intake *in, const struct repeat_key *key, struct msg_id id)
+{
+    repeats_learn(in->repeats, key, id, mono_now());
+}
+
 struct wall intake_certificate_expires(struct intake *in)
 {
     struct wall never = {0};

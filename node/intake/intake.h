@@ -67,6 +67,9 @@ void intake_grant(struct intake *in, const struct cidr *nets, unsigned net_count
 unsigned intake_addresses(const struct intake *in, struct netaddr *out, unsigned max);
 /* The certificate's end; 0 without one. */
 struct wall intake_certificate_expires(struct intake *in);
+/* Another node took the message: a client that did not see its 250 and repeats it here is
+ * answered with this id (limits.repeat_window). Any thread. */
+void intake_taken(struct intake *in, const struct repeat_key *key, struct msg_id id);
 /* Bytes reserved for messages on their way in. */
 uint64_t intake_memory(const struct intake *in);
 

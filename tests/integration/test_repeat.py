@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client that did not see its 250 sends again: limits.repeat_window recognises that, if asked to."""
+from cluster import LEASE, Cluster
 from harness import Baton, Raw, wait_until
 
 WINDOW = "limits: {repeat_window: 10m}\n"
@@ -56,3 +57,23 @@ def test_big_body(sink):
         sink.wait(1)
         wait_until(lambda: not b.ctl_json("queue", "ls"), what="an empty queue")
         assert len(sink.messages) == 1
+
+
+def test_the_heir_knows_what_the_dead_node_took(sink):
+    """The node dies before its client saw the 250; the client repeats to the node that took the mail over."""
+    sink.rcpt = lambda a: "450 4.2.0 later"
+    with Cluster(3, sink, extra=WINDOW) as c:
+        first, second = send(c["mx1"], to=("x@dest.test",)), send(c["mx1"], text=MESSAGE + "2\r\n")
+        c["mx1"].kill()
+
+        def heirs():
+            owner = {u["id"]: u["node"] for u in c["mx2"].ctl_json("queue", "ls")}
+            return owner if len(owner) == 2 and "mx1" not in owner.values() else None
+        owner = wait_until(heirs, 2 * LEASE + 20, "the takeover")
+        assert send(c[owner[first.split()[-1]]], to=("x@dest.test",)) == first
+        assert send(c[owner[second.split()[-1]]], text=MESSAGE + "2\r\n") == second
+        assert send(c["mx2"], text=MESSAGE + "3\r\n") not in (first, second)
+        sink.rcpt = lambda a: None
+        sink.wait(3, timeout=60)
+        wait_until(lambda: not c["mx2"].ctl_json("queue", "ls"), 30, "an empty queue")
+        assert len(sink.messages) == 3
