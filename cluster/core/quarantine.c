@@ -115,6 +115,8 @@ void damaged_review(struct core *core, struct unit *u)
         unit_quarantine(core, u);
     else if (!unit_owner_down(core, u))
         work_get(core, u, WORK_ASK);
+    else
+        claim_start(core, u, false, false); /* it seems that nobody has the mail */
 }
 
 void damaged_ask(struct core *core, struct unit *u, struct work *w)
