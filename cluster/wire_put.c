@@ -149,11 +149,11 @@ static void put_cfg(
     to->n_row = rows ? m->count : 0;
     to->member = s->u.cfg.member_at;
     to->row = s->u.cfg.row_at;
-    for (uint8_t i = 0; i < to->n_member; i++) {
+    for (size_t i = 0; i < to->n_member; i++) {
         s->u.cfg.member_at[i] = &s->u.cfg.member[i];
         put_member(s->u.cfg.member_at[i], &m->u.member[i]);
     }
-    for (uint8_t i = 0; i < to->n_row; i++) {
+    for (size_t i = 0; i < to->n_row; i++) {
         s->u.cfg.row_at[i] = &s->u.cfg.row[i];
         put_row(s->u.cfg.row_at[i], &m->u.row[i]);
     }

@@ -271,6 +271,12 @@ static enum step mode_step(const struct core *core, const struct wish *w,
     return STEP_GO;
 }
 
+static bool member_same(const struct core_member *a, const struct core_member *b)
+{
+    return a->roles == b->roles && a->zone == b->zone && a->weight == b->weight &&
+           memcmp(&a->ident, &b->ident, sizeof(a->ident)) == 0;
+}
+
 static enum step value_step(const struct core *core, const struct wish *w,
     struct cfg_change *out, const char **why)
 {
@@ -282,7 +288,7 @@ static enum step value_step(const struct core *core, const struct wish *w,
                                : "copies must be 1 to 6, min_copies not above it");
     next.ver = core->cfg.ver;
     bool same = w->c.op == CFG_IDENT
-                    ? memcmp(m, cfg_find(&next, w->c.node), sizeof(*m)) == 0
+                    ? member_same(m, cfg_find(&next, w->c.node))
                     : next.copies == core->cfg.copies && next.flags == core->cfg.flags &&
                           next.min_copies == core->cfg.min_copies;
     *out = w->c;

@@ -259,8 +259,8 @@ static json_t *queue_json(const struct control_overview *o, const struct store_s
     json_object_set_new(q, "in_doubt", json_integer((json_int_t)o->in_doubt));
     json_object_set_new(
         q, "copies_short", json_integer(cl ? (json_int_t)cl->copies_short : 0));
-    json_object_set_new(q, "quarantined",
-        json_integer((json_int_t)(st->quarantined + (cl ? cl->quarantined : 0))));
+    uint64_t aside = st->quarantined + (cl ? cl->quarantined : 0);
+    json_object_set_new(q, "quarantined", json_integer((json_int_t)aside));
     json_object_set_new(q, "oldest_age_s",
         o->oldest_age_s < 0 ? json_null() : json_integer(o->oldest_age_s));
     json_object_set_new(q, "used_bytes", json_integer((json_int_t)st->used_bytes));
