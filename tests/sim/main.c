@@ -154,6 +154,7 @@ struct job {
     uint8_t mutant;
     bool stop_at_first, list;
     bool changing; /* only worlds whose operator changes the cluster */
+    bool steady;   /* only the others */
 };
 
 static bool passes_alone(struct sim_options o)
@@ -171,7 +172,7 @@ static void run_range(
     for (uint64_t k = part; k < j->count; k += parts) {
         struct sim_options o = options_of(j->from + k, j->mutant);
         struct sim_result r;
-        if (j->changing && !operator_world(o.seed))
+        if (operator_world(o.seed) ? j->steady : j->changing)
             continue;
         sim_run(&o, &r, NULL);
         if (r.failed && j->mutant && !passes_alone(o))
@@ -442,6 +443,7 @@ int main(int argc, char **argv)
         .mutant = (uint8_t)number(argc, argv, "--mutant", 0),
         .list = number(argc, argv, "--list", 0) != 0,
         .changing = number(argc, argv, "--changing", 0) != 0,
+        .steady = number(argc, argv, "--steady", 0) != 0,
         .stop_at_first = number(argc, argv, "--first", 0) != 0};
     struct sim_options o = options_of(seed, j.mutant);
     if (strcmp(verb, "replay") == 0)
