@@ -145,6 +145,16 @@ static void down(struct sim *sim, uint8_t i, uint64_t back)
     sim_at(sim, back, SE_START, i, 0, 0, 0);
 }
 
+/* Lost time shows against the clock of a voter that was heard before, and of no other. */
+static uint32_t references(const struct sim *sim, const struct node *n)
+{
+    uint32_t mask = 0;
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (n->core->peer[peer_slot(n->core, sim->node[i].id)].d_valid)
+            mask |= 1u << i;
+    return mask;
+}
+
 static void freeze(struct sim *sim, const struct fault *f)
 {
     struct node *n = &sim->node[f->a];
@@ -155,6 +165,7 @@ static void freeze(struct sim *sim, const struct fault *f)
     n->freezing = true;
     n->freeze_end = sim->now + f->arg;
     n->freeze_length = f->arg;
+    n->reference = references(sim, n);
     n->clock_lost = true;
     later(&n->paused_until, n->freeze_end);
     sim->freeze_any = n->freeze_end;

@@ -212,8 +212,8 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     node_step(sim, e->node, &ev);
     struct node *n = &sim->node[e->node];
     const struct node *v = &sim->node[e->y];
-    bool steady =
-        v->freeze_end == 0; /* a clock that lost time itself is a poor witness */
+    /* a clock that lost time itself is a poor witness, and so is one not known before */
+    bool steady = v->freeze_end == 0 && (n->reference >> e->y & 1);
     const struct peer *p =
         n->alive ? &n->core->peer[peer_slot(n->core, m.env.from)] : NULL;
     bool heard = p && m.env.hop == 0 && p->heard_clock == m.env.clock_ns && p->d_valid;

@@ -58,6 +58,8 @@ void node_start(struct sim *sim, uint8_t i)
     n->started_at = sim->now;
     n->paused_until = 0;
     n->told_age = 0;
+    n->clock_lost &= n->freezing; /* its lease is asked for anew */
+    n->reference = UINT32_MAX;
     n->tick_at = CORE_FOREVER;
     memset(&n->gate, 0, sizeof(n->gate));
     memset(n->sched, 0, sizeof(n->sched));

@@ -293,7 +293,8 @@ struct node {
     uint64_t paused_until;
     bool freezing;
     uint64_t freeze_end, freeze_length;
-    bool clock_lost; /* its clock stood still and no voter has spoken to it since */
+    bool clock_lost;    /* its clock stood still and no voter has spoken to it since */
+    uint32_t reference; /* whose clocks it knew when its own stood still */
     uint64_t started_at;
     uint64_t tick_at, told_age, wall_at, load_at;
     uint64_t crashed_at;
