@@ -246,6 +246,8 @@ static void replace(struct sim *sim, uint32_t index)
             return;
         }
         kill_for_ever(sim, j->target);
+        uint8_t name = sim->config.named[j->target]; /* it may have replaced another */
+        sim->config.named[j->with] = name ? name : (uint8_t)(j->target + 1);
         sim->config.joined[j->with] = true;
         j->stage = 1;
     }
@@ -256,7 +258,7 @@ static void replace(struct sim *sim, uint32_t index)
     if (sim->healed && j->tries >= 2 * FORCE_AFTER && member(sim, j->target))
         force(sim, index, ADMIN_FORCE_CONFIG);
     else
-        change(sim, index, CFG_ADD, j->with, j->target);
+        change(sim, index, CFG_ADD, j->with, (uint8_t)(sim->config.named[j->with] - 1));
 }
 
 static void drain(struct sim *sim, uint32_t index, uint8_t op)

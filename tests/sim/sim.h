@@ -167,6 +167,7 @@ struct sim_config {
     uint32_t job_count, jobs_done, paxos_stores;
     uint32_t answers[4];                    /* by enum admin_result */
     bool joined[NODES_MAX], off[NODES_MAX]; /* off: not to be started yet */
+    uint8_t named[NODES_MAX];               /* whose name it took over, + 1 */
     struct god_cfg god[GODS_MAX];
     struct god_set set[SETS_MAX];
     uint32_t god_count, set_count;
