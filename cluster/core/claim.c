@@ -56,7 +56,7 @@ void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal)
     w->steal = steal;
     w->prefer = core->now + heir_delay(core, u);
     if (u->flags & UF_DAMAGED) /* whoever has the mail goes first */
-        w->prefer += core->p.stale_ns;
+        w->prefer += owner_gave ? u->list_count * HEIR_STEP_NS : core->p.stale_ns;
     if (!owner_gave && !steal && could_have_claimed(core, u)) {
         SOMETIMES(core, ST_STALE_WAIT);
         w->hold_until = w->prefer = core->now + core->p.stale_ns;
@@ -73,7 +73,7 @@ static bool may_claim(const struct core *core, const struct unit *u, const struc
     if (!(u->flags & UF_VERIFY) && u->state == UNIT_LIVE)
         return false;
     if ((u->flags & UF_DAMAGED) && u->state == UNIT_LIVE && u->owner != core->self &&
-        !unit_owner_down(core, u))
+        !unit_owner_down(core, u) && !w->owner_gave)
         return false;
     return u->owner == core->self || unit_owner_down(core, u) || w->owner_gave ||
            w->steal;

@@ -207,6 +207,7 @@ void sync_done(struct core *core, uint8_t slot, const struct core_msg *msg);
 void sync_unknown(struct core *core, uint8_t slot, struct unit *u);
 void sync_merge(struct core *core, struct unit *u, const struct unit_row *row);
 void sync_check(struct core *core);
+void sync_ask(struct core *core, uint8_t slot, const struct unit *u);
 bool sync_clear(const struct core *core, uint8_t slot);
 void sync_stream(struct core *core, uint8_t slot, uint64_t buckets);
 void digest_timer(struct core *core);

@@ -107,12 +107,15 @@ static bool others_may_have(const struct core *core, const struct unit *u)
 /* The holder's side: the owner hears of it until the mail is here again. */
 void damaged_review(struct core *core, struct unit *u)
 {
+    const struct work *w = work_of(core, u);
     if (unit_believes(core, u)) {
         work_get(core, u, WORK_OWN);
         return;
     }
     if (!others_may_have(core, u))
         unit_quarantine(core, u);
+    else if (w && w->kind == WORK_CLAIM && w->owner_gave)
+        return; /* the owner lives, and knows nothing of it */
     else if (!unit_owner_down(core, u))
         work_get(core, u, WORK_ASK);
     else
@@ -129,6 +132,7 @@ void damaged_ask(struct core *core, struct unit *u, struct work *w)
     m.u.unit.answer = ANS_UNKNOWN;
     m.u.unit.row.id = unit_id(u);
     core_send(core, u->owner, &m);
+    sync_ask(core, u->owner, u);
     w->tries = (uint8_t)(w->tries < 8 ? w->tries + 1 : 8);
     work_wake(core, w, work_backoff(core, w, CORE_SEC));
 }

@@ -60,7 +60,8 @@ static bool wanted(
     return (buckets >> bucket & 1) && unit_list_find(u, slot) >= 0;
 }
 
-static void send_rec(struct core *core, uint8_t slot, const struct unit *u)
+/* The answer says whether the peer knows the unit: sync_ack. */
+void sync_ask(struct core *core, uint8_t slot, const struct unit *u)
 {
     struct core_msg m = {.kind = MSG_SYNC_REC};
     unit_row_out(core, u, &m.u.unit.row);
@@ -79,7 +80,7 @@ static bool fill_window(struct core *core, uint8_t slot)
             o->window[i].used = true;
             o->window[i].id = unit_id(u);
             o->window[i].sent_at = core->now;
-            send_rec(core, slot, u);
+            sync_ask(core, slot, u);
         }
         waiting |= o->window[i].used;
     }
@@ -95,7 +96,7 @@ static void resend(struct core *core, uint8_t slot)
         const struct unit *u = unit_find(core, &o->window[i].id);
         o->window[i].sent_at = core->now;
         if (u)
-            send_rec(core, slot, u);
+            sync_ask(core, slot, u);
         else
             o->window[i].used = false; /* forgotten meanwhile */
     }
@@ -158,14 +159,6 @@ void sync_unknown(struct core *core, uint8_t slot, struct unit *u)
         unit_store_delete(core, u);
         unit_drop(core, u);
         grave_dig(core, &id);
-        return;
-    }
-    if (u->flags & UF_DAMAGED) { /* no heir, and the owner has no mail to send */
-        if (i >= 0) {
-            unit_list_remove(core, u, i);
-            unit_store(core, u, 0);
-        }
-        unit_review(core, u);
         return;
     }
     SOMETIMES(core, ST_CLAIM_UNKNOWN);
