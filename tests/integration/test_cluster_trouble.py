@@ -1,6 +1,4 @@
-# SPD            now = owners(three, three["mx1"])  # and of the load, what is under way
-            assert {i: now.get(i) for i in before} == before
--License-Identifier: Apache-2.0
+# SPDX-License-Identifier: Apache-2.0
 """What must happen when a cluster of real processes is in trouble. Short forms, for every run;
 tests/soak/cluster does the same for hours. BATON_CLUSTER_ROUNDS: how often a node dies with its disk."""
 import concurrent.futures
