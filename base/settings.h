@@ -154,8 +154,6 @@ struct settings {
         PARAMS_cluster(PARAM_FIELD) bool is_set; /* there is a section: a cluster */
         struct netaddr listen;                   /* bodies: the next port */
         struct netaddr advertise;                /* where others reach it */
-        struct hop *seeds;
-        unsigned seed_count;
     } cluster;
     struct {
         struct text_list names;

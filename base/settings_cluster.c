@@ -10,7 +10,6 @@
 /* I7: bytes of a final dot can leave a dead node's kernel so late (TCP_USER_TIMEOUT, and
  * a minute for the way). */
 #define DOUBT_SAFE_MS 180000
-#define SEEDS_MAX 128
 
 static void read_address_of(
     struct reader *r, const struct spot *at, const struct tree *t, struct netaddr *out)
@@ -39,20 +38,11 @@ static void cluster_advertise(
     read_address_of(r, at, t, &r->s->cluster.advertise);
 }
 
-static void cluster_seeds(
-    struct reader *r, const struct spot *at, const struct tree *t, void *target)
-{
-    (void)target;
-    read_seeds(r, at, t, &r->s->cluster.seeds, &r->s->cluster.seed_count);
-    if (r->s->cluster.seed_count > SEEDS_MAX)
-        reader_problem(r, at, "more than %d", SEEDS_MAX);
-}
-
 void read_cluster(
     struct reader *r, const struct spot *at, const struct tree *t, void *target)
 {
-    static const struct key_reader keys[] = {{"listen", cluster_listen},
-        {"advertise", cluster_advertise}, {"seeds", cluster_seeds}};
+    static const struct key_reader keys[] = {
+        {"listen", cluster_listen}, {"advertise", cluster_advertise}};
     r->s->cluster.is_set = !tree_is_null(t);
     read_map(r, at, t, "cluster", keys, COUNT(keys), target);
 }
@@ -199,26 +189,10 @@ static void print_address(const char *key, struct netaddr a, struct buf *out)
     buf_append_char(out, '\n');
 }
 
-static void print_seed(const struct hop *seed, struct buf *out)
-{
-    char text[300];
-    if (seed->host[0])
-        snprintf(text, sizeof(text), "%s:%u", seed->host, seed->port);
-    else
-        netaddr_format(seed->address, text);
-    print_text(slice_str(text), out);
-}
-
 void print_cluster_lists(const struct settings *s, struct buf *out)
 {
     print_address("listen", s->cluster.listen, out);
     /* What is the default only with a port that was found later is no value to write. */
     if (s->cluster.advertise.port)
         print_address("advertise", s->cluster.advertise, out);
-    buf_append_str(out, "  seeds: [");
-    for (unsigned i = 0; i < s->cluster.seed_count; i++) {
-        buf_append_str(out, i ? ", " : "");
-        print_seed(&s->cluster.seeds[i], out);
-    }
-    buf_append_str(out, "]\n");
 }

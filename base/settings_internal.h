@@ -109,9 +109,6 @@ void read_cidr_list(
     struct reader *r, const struct spot *at, const struct tree *t, struct cidr_list *out);
 void read_netaddr_list(struct reader *r, const struct spot *at, const struct tree *t,
     struct netaddr **out, unsigned *count_out);
-/* Other nodes, by address or by name. */
-void read_seeds(struct reader *r, const struct spot *at, const struct tree *t,
-    struct hop **out, unsigned *count_out);
 void read_next_hop(
     struct reader *r, const struct spot *at, const struct tree *t, struct next_hop *out);
 

@@ -19,6 +19,7 @@ static const struct {
     {"", "suppression"},
     {"", "webhooks"},
     {"", "milters"},
+    {"cluster", "seeds"},
     {"", "dkim"},
     {"", "dmarc"},
     {"", "spf"},

@@ -372,21 +372,3 @@ void read_next_hop(
     if (out->hop_count == 0 && r->problems->count == before)
         reader_problem(r, at, "has no value");
 }
-
-static bool seed_item(
-    struct reader *r, const struct spot *at, const struct tree *t, void *element)
-{
-    if (!is_scalar(r, at, t))
-        return false;
-    if (host_or_address(r, t->text, CLUSTER_PORT, element))
-        return true;
-    reader_problem(
-        r, at, "must be an address like 10.0.0.2:7420, or a host and its port");
-    return false;
-}
-
-void read_seeds(struct reader *r, const struct spot *at, const struct tree *t,
-    struct hop **out, unsigned *count_out)
-{
-    *out = read_list(r, at, t, sizeof(struct hop), seed_item, count_out);
-}

@@ -17,16 +17,13 @@ static const char *config_of(const struct command_line *line)
     return line->config ? line->config : "/etc/baton/baton.yaml";
 }
 
-static void say_what_next(const struct settings *s, const struct birth *who)
+static void say_what_next(const struct birth *who)
 {
     printf("this node founds the cluster %s when batond starts\n", who->cluster);
     printf("  next: start it (systemctl restart baton); then, for each other node:\n"
            "        batonctl cluster token          here, and\n"
            "        put its line into a file there, name that in cluster.join, and start "
            "batond\n");
-    if (s->cluster.seed_count == 0)
-        printf(
-            "        cluster.seeds helps nodes find each other when addresses change\n");
 }
 
 int run_cluster_init(struct ctl *ctl, const struct command_line *line)
@@ -44,7 +41,7 @@ int run_cluster_init(struct ctl *ctl, const struct command_line *line)
     else if (ctl->json)
         printf("{\"cluster\":\"%s\",\"node\":\"%s\"}\n", who.cluster, s->cluster.node);
     else
-        say_what_next(s, &who);
+        say_what_next(&who);
     settings_unref(s);
     settings_problems_fini(&problems);
     return ok ? EXIT_WELL : EXIT_USAGE;

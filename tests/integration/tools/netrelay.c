@@ -344,7 +344,7 @@ static void serve(void)
 
 int main(int argc, char **argv)
 {
-    net.count = argc == 4 ? atoi(argv[1]) + 1 : 0;
+    net.count = argc == 4 ? (int)strtol(argv[1], NULL, 10) + 1 : 0;
     if (net.count < 2 || net.count > ENDS_MAX) {
         fprintf(
             stderr, "usage: netrelay NODES SUBNET SEED (1 to %d nodes)\n", ENDS_MAX - 1);
