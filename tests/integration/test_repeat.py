@@ -36,7 +36,8 @@ def test_repetition_is_answered_and_not_delivered(sink):
             sink.wait(2 + n)
         # the order of the recipients does not
         known = send(b, to=("d@dest.test", "b@dest.test"))
-        assert len(b.records("repeated")) == 2 and known.startswith("250")
+        assert known.startswith("250")
+        wait_until(lambda: len(b.records("repeated")) == 2, what="the line of the second repetition")
         wait_until(lambda: not b.ctl_json("queue", "ls"), what="an empty queue")
         assert len(sink.messages) == 5
 
