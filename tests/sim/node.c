@@ -79,6 +79,7 @@ void node_crash(struct sim *sim, uint8_t i, const char *why)
     n->crashed_at = sim->now;
     n->crash_measured = false;
     disk_crash(sim, i);
+    oracle_config_crash(sim, i);
 }
 
 static void arm(struct sim *sim, uint8_t i, uint64_t deadline)

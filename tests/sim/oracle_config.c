@@ -67,18 +67,35 @@ static struct god_set *set_of(struct sim *sim, uint64_t ver)
     return NULL;
 }
 
+/* Since when a quorum of the set serves in it; 0: it does not. */
+static uint64_t quorum_since(const struct sim *sim, const struct god_set *s)
+{
+    uint64_t at[NODES_MAX];
+    uint8_t n = 0, quorum = (uint8_t)(bits(s->voters) / 2 + 1);
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        uint64_t v = s->voters >> i & 1 ? s->since[i] : 0;
+        uint8_t k = v ? n++ : 0;
+        for (; v && k > 0 && at[k - 1] > v; k--)
+            at[k] = at[k - 1];
+        if (v)
+            at[k] = v;
+    }
+    return n >= quorum ? at[quorum - 1] : 0;
+}
+
 static void check_spacing(struct sim *sim, const struct core_cfg *c)
 {
     const struct god_cfg *before = version(sim, c->ver - 1);
     const struct god_set *set = set_of(sim, c->prev_ver);
     if (!before || before->mode == MODE_STATIC || !set || set->first)
         return;
-    if (set->quorum_at == 0)
+    uint64_t since = quorum_since(sim, set);
+    if (since == 0)
         sim_fail(sim, 7, "version %llx is decided before a quorum of %llx was active",
             (unsigned long long)c->ver, (unsigned long long)set->ver);
-    else if (sim->now < set->quorum_at + sim->params.lease_ns)
+    else if (sim->now < since + sim->params.lease_ns)
         sim_fail(sim, 7, "version %llx comes %.3f s after a quorum of %llx was active",
-            (unsigned long long)c->ver, (double)(sim->now - set->quorum_at) / 1e9,
+            (unsigned long long)c->ver, (double)(sim->now - since) / 1e9,
             (unsigned long long)set->ver);
 }
 
@@ -173,8 +190,6 @@ static void now_active(struct sim *sim, uint8_t i, struct god_set *s)
     if (s->active == 0 && s->reads)
         closed_before(sim, s);
     s->active = (uint8_t)(s->active | 1u << i);
-    if (s->quorum_at == 0 && bits(s->active & s->voters) > bits(s->voters) / 2)
-        s->quorum_at = sim->now;
     sim->r.invariant_checks[7]++;
     for (uint8_t n = 0; n < sim->node_count && s->reads; n++) {
         uint8_t slot = peer_slot(core, sim->node[n].id);
@@ -203,11 +218,25 @@ void oracle_config_step(struct sim *sim, uint8_t i)
     const struct core *core = sim->node[i].core;
     lease_gap(sim, &sim->node[i]);
     if (!core->voter_active || core->cfg.mode != MODE_QUORUM ||
-        !is_voter(core, core->self) || core->state < CORE_OPENING)
-        return;
+        !is_voter(core, core->self) || core->state <= CORE_IDLE)
+        return; /* a voter serves before its own session is open */
     struct god_set *s = set_of(sim, core->cfg.voters_ver);
+    if (s && s->since[i] == 0)
+        s->since[i] = sim->now;
     if (s && !(s->active >> i & 1))
         now_active(sim, i, s);
+}
+
+/* What had not reached the disk is undone: the node comes back into the set before, and
+ * serves there again. */
+void oracle_config_crash(struct sim *sim, uint8_t node)
+{
+    const struct disk *d = &sim->node[node].disk;
+    for (uint32_t k = 0; k < sim->config.set_count; k++) {
+        struct god_set *s = &sim->config.set[k];
+        if (d->cfg.voters_ver < s->ver || (s->reads && d->paxos.active < s->ver))
+            s->since[node] = 0;
+    }
 }
 
 /* Somebody has it certified that sessions of `id` up to `epoch` are closed. */

@@ -154,8 +154,9 @@ struct god_cfg {
 };
 
 struct god_set { /* of voters */
-    uint64_t ver, prev, quorum_at;
-    uint8_t voters, active; /* bit a node */
+    uint64_t ver, prev;
+    uint64_t since[NODES_MAX]; /* serves here, and in no set before; 0: does not */
+    uint8_t voters, active;    /* bit a node */
     bool first, reads;
     uint32_t closed[NODES_MAX]; /* by a quorum of the set before */
 };
@@ -484,6 +485,7 @@ const struct core_cfg *sim_newest(const struct sim *sim);
 void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c);
 void oracle_config_step(struct sim *sim, uint8_t i);
 void oracle_config_end(struct sim *sim);
+void oracle_config_crash(struct sim *sim, uint8_t node);
 void oracle_evidence(struct sim *sim, const struct core_fence_row *row);
 void oracle_paxos(struct sim *sim, uint8_t node, const struct core_paxos_row *before,
     const struct core_paxos_row *after);
