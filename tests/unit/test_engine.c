@@ -83,6 +83,16 @@ static void begin(struct attempt *a, struct unit_id id)
     assert_int_equal(grant.doubt, 0);
 }
 
+/* A holder's word, or here that there is none, may come after the right itself. */
+static enum gate gate_of(const struct attempt *a)
+{
+    for (int i = 0; i < 100 && rights_gate(world.rights, a) == GATE_WAIT; i++) {
+        mailbox_wait(box, 100);
+        mailbox_drain(box);
+    }
+    return rights_gate(world.rights, a);
+}
+
 static bool settle_done;
 static enum err settle_result;
 
@@ -143,7 +153,7 @@ static void test_a_message_lives_and_ends(void **state)
     take(m);
     assert_true(is_on_disk(m) && has_row(m)); /* in the same transaction */
     begin(&a, (struct unit_id){.msg = m->id});
-    assert_int_equal(rights_gate(world.rights, &a), GATE_OPEN);
+    assert_int_equal(gate_of(&a), GATE_OPEN);
     assert_int_equal(settle(m, a.id, RCPT_DELIVERED), ERR_OK);
     rights_end(world.rights, &a, false);
     assert_false(is_on_disk(m));
