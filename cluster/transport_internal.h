@@ -141,8 +141,10 @@ bool transport_self_test(struct transport *t, char *why, size_t why_size);
 void socket_set_int(void *socket, int option, int value);
 void socket_set_curve_client(
     void *socket, const struct transport_keys *keys, const unsigned char *server_key);
-/* What both ends of a lane's connections are told: heartbeats, limits, no lingering. */
+/* What both ends of a lane's connections are told: limits, no lingering. */
 void socket_set_common(void *socket, struct netaddr address, enum transport_lane lane);
+/* A DEALER's, for both ends. */
+void socket_set_heartbeats(void *socket, enum transport_lane lane);
 /* "tcp://192.0.2.1:25": numeric by construction. */
 void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[96]);
 

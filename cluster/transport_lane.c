@@ -153,6 +153,7 @@ static void set_dealer(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address)
 {
     socket_set_common(lane->socket, address, lane->which);
+    socket_set_heartbeats(lane->socket, lane->which);
     socket_set_curve_client(lane->socket, keys, server_key);
     limit_input(lane->socket);
     socket_set_int(lane->socket, ZMQ_SNDHWM,

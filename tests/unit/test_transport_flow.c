@@ -2,6 +2,7 @@
 /* Memory stays bounded whatever the other end does: credit on bulk, full lanes. */
 #include "tests/unit/transport_world.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -259,6 +260,36 @@ static void test_deaf_peer(void **state)
     zmq_ctx_term(zmq);
 }
 
+/* A peer fills the queue of a node that does not come round to reading, and goes: what is
+ * left of its connection waits, however long that takes. With heartbeats of the ROUTER's
+ * own libzmq ended the process within two of them, which is what is waited for. */
+static void test_peer_goes_when_full(void **state)
+{
+    (void)state;
+    static char frame[1024] = {FRAME_DATA};
+    struct raw raw;
+    unsigned before = a->frames[TRANSPORT_CONTROL], sent = 0;
+    node_stop(b);
+    UNTIL(&w, is_connected(a, 0));
+    raw_open(&raw, &b->keys, a, TRANSPORT_CONTROL);
+    /* 64 of them are a full queue. */
+    struct mono end = mono_add_ms(mono_now(), WAIT_MS);
+    while (sent < 1000 && mono_now().ns < end.ns) {
+        if (raw_send(&raw, frame, sizeof(frame), 0))
+            sent++;
+        else
+            poll(NULL, 0, 1);
+    }
+    assert_int_equal(sent, 1000);
+    poll(NULL, 0, 300); /* for libzmq to have sent them */
+    raw_close(&raw);
+    poll(NULL, 0, 2500);
+    UNTIL(&w, a->frames[TRANSPORT_CONTROL] > before + 64);
+    node_start(&w, 1);
+    assert_true(node_knows(b, a));
+    UNTIL(&w, is_connected(a, 1));
+}
+
 struct rude {
     struct watcher watch;
     unsigned accepted;
@@ -323,6 +354,7 @@ int main(void)
         IN_WORLD(test_overrun),
         IN_WORLD(test_common_bound),
         IN_WORLD(test_deaf_peer),
+        IN_WORLD(test_peer_goes_when_full),
         IN_WORLD(test_never_gives_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
