@@ -216,20 +216,39 @@ void engine_busy(struct engine *e)
     atomic_compare_exchange_strong(&e->busy_since_ns, &none, mono_now().ns);
 }
 
+#define WATCH_MS 500
+
+/* How long the turn that goes on has hung, in time that this process was given: when the
+ * watchdog itself overslept, all of it was stopped, and that is no hang. The lease is
+ * over by then, which the core sees by the clock at its next event, and it begins anew.
+ */
+static int64_t hangs_ns(struct engine *e, int_fast64_t *turn, int64_t hung, int64_t slept)
+{
+    int_fast64_t since = atomic_load(&e->busy_since_ns);
+    bool same = since && since == *turn;
+    *turn = since;
+    if (!same)
+        return 0;
+    return slept > 2 * WATCH_MS * NS_PER_MS ? hung : hung + slept;
+}
+
 /* A thread that hangs would lose the lease in silence, and with it all it owns: better to
  * end, so that the others take over and the service manager starts us again. */
 static void *watch(void *arg)
 {
     struct engine *e = arg;
-    int64_t most = (int64_t)e->params.lease_ns / 3;
+    int64_t most = (int64_t)e->params.lease_ns / 3, hung = 0, at = mono_now().ns;
+    int_fast64_t turn = 0;
     while (atomic_load(&e->watched)) {
-        mailbox_wait(e->watchdog_box, 500);
+        mailbox_wait(e->watchdog_box, WATCH_MS);
         mailbox_drain(e->watchdog_box);
-        int64_t since = atomic_load(&e->busy_since_ns);
-        if (since && mono_now().ns - since > most && atomic_load(&e->watched))
+        int64_t now = mono_now().ns;
+        hung = hangs_ns(e, &turn, hung, now - at);
+        at = now;
+        if (hung > most && atomic_load(&e->watched))
             die("baton: the cluster's thread hangs for %lld ms; ending, so that the "
                 "other nodes take over",
-                (long long)((mono_now().ns - since) / NS_PER_MS));
+                (long long)(hung / NS_PER_MS));
     }
     return NULL;
 }
