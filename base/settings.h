@@ -53,6 +53,14 @@ struct text_list {
     unsigned count;
 };
 
+/* Where other members may be: an address, or a name that has some. */
+#define SETTINGS_SEEDS_MAX 32
+struct seed_settings {
+    const char *text;       /* as it was written */
+    const char *name;       /* lower case; "" when it is an address */
+    struct netaddr address; /* of a name the port alone */
+};
+
 struct listener_settings {
     const char *name;
     struct netaddr *listen;
@@ -154,6 +162,8 @@ struct settings {
         PARAMS_cluster(PARAM_FIELD) bool is_set; /* there is a section: a cluster */
         struct netaddr listen;                   /* bodies: the next port */
         struct netaddr advertise;                /* where others reach it */
+        struct seed_settings *seeds;             /* at most SETTINGS_SEEDS_MAX */
+        unsigned seed_count;
     } cluster;
     struct {
         struct text_list names;

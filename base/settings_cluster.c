@@ -38,11 +38,80 @@ static void cluster_advertise(
     read_address_of(r, at, t, &r->s->cluster.advertise);
 }
 
+static bool is_digits(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!ascii_is_digit(s.ptr[i]))
+            return false;
+    return s.len > 0;
+}
+
+/* "mx2.example.net:7420", the port may be left out. A name whose last label is a number
+ * is an address that went wrong. */
+static bool read_seed_name(struct reader *r, struct slice text, struct seed_settings *out)
+{
+    size_t colon = slice_rfind(text, ':');
+    struct slice host = slice_head(text, colon), port = slice_from(text, colon + 1);
+    out->address = (struct netaddr){.port = CLUSTER_PORT};
+    if (colon < text.len) {
+        if (!is_digits(port) || port.len > 5)
+            return false;
+        unsigned value = 0;
+        for (size_t i = 0; i < port.len; i++)
+            value = value * 10 + (unsigned)(port.ptr[i] - '0');
+        out->address.port = value <= UINT16_MAX ? (uint16_t)value : 0;
+    }
+    if (host.len > 1 && host.ptr[host.len - 1] == '.')
+        host.len--;
+    size_t dot = slice_rfind(host, '.');
+    struct slice last = dot < host.len ? slice_from(host, dot + 1) : host;
+    char *name = arena_strdup(r->s->arena, host);
+    for (size_t i = 0; i < host.len; i++)
+        name[i] = ascii_lower(name[i]);
+    out->name = name;
+    return domain_is_sound(host) && !is_digits(last);
+}
+
+static bool seed_item(
+    struct reader *r, const struct spot *at, const struct tree *t, void *element)
+{
+    struct seed_settings *seed = element;
+    *seed = (struct seed_settings){.name = ""};
+    if (!read_text(r, at, t, 300, &seed->text))
+        return false;
+    struct slice text = slice_str(seed->text);
+    if (!netaddr_parse(text, CLUSTER_PORT, &seed->address) &&
+        !read_seed_name(r, text, seed)) {
+        reader_problem(r, at,
+            "must be an address or a name and a port, like 10.0.0.2:7420 or "
+            "mx2.example.net:7420");
+        return false;
+    }
+    if (seed->address.port == 0 || seed->address.port == UINT16_MAX)
+        reader_problem(r, at, "needs a port from 1 to 65534");
+    else if (seed->address.ip.family && ipaddr_is_unspecified(seed->address.ip))
+        reader_problem(r, at, "nobody is at that address");
+    return true;
+}
+
+static void cluster_seeds(
+    struct reader *r, const struct spot *at, const struct tree *t, void *target)
+{
+    (void)target;
+    r->s->cluster.seeds = read_list(
+        r, at, t, sizeof(struct seed_settings), seed_item, &r->s->cluster.seed_count);
+    if (r->s->cluster.seed_count > SETTINGS_SEEDS_MAX)
+        reader_problem(r, at,
+            "at most %u, and a few are enough: who finds one finds all; a name may have "
+            "several addresses",
+            SETTINGS_SEEDS_MAX);
+}
+
 void read_cluster(
     struct reader *r, const struct spot *at, const struct tree *t, void *target)
 {
-    static const struct key_reader keys[] = {
-        {"listen", cluster_listen}, {"advertise", cluster_advertise}};
+    static const struct key_reader keys[] = {{"listen", cluster_listen},
+        {"advertise", cluster_advertise}, {"seeds", cluster_seeds}};
     r->s->cluster.is_set = !tree_is_null(t);
     read_map(r, at, t, "cluster", keys, COUNT(keys), target);
 }
@@ -195,4 +264,10 @@ void print_cluster_lists(const struct settings *s, struct buf *out)
     /* What is the default only with a port that was found later is no value to write. */
     if (s->cluster.advertise.port)
         print_address("advertise", s->cluster.advertise, out);
+    buf_append_str(out, "  seeds: [");
+    for (unsigned i = 0; i < s->cluster.seed_count; i++) {
+        buf_append_str(out, i ? ", " : "");
+        print_text(slice_str(s->cluster.seeds[i].text), out);
+    }
+    buf_append_str(out, "]\n");
 }

@@ -19,7 +19,6 @@ static const struct {
     {"", "suppression"},
     {"", "webhooks"},
     {"", "milters"},
-    {"cluster", "seeds"},
     {"", "dkim"},
     {"", "dmarc"},
     {"", "spf"},

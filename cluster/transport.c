@@ -25,7 +25,6 @@
 #define CONTROL_BYTES (512u << 20)
 #define GUEST_FRAMES 20
 #define GUEST_KEEP_MS 10000
-#define LOG_EVERY_MS 60000
 /* Descriptors of a transport with 100 peers, and the rest of a small daemon. */
 #define FILES_WANTED 2048
 
@@ -40,7 +39,7 @@ static unsigned index_of(const struct transport *t, uint64_t node)
     return i;
 }
 
-static struct peer *find(struct transport *t, uint64_t node)
+struct peer *transport_find(struct transport *t, uint64_t node)
 {
     unsigned i = index_of(t, node);
     return i < PEERS_MAX ? &t->peers[i] : NULL;
@@ -98,7 +97,7 @@ static bool netaddr_eq(struct netaddr a, struct netaddr b)
 
 bool transport_set_peer(struct transport *t, const struct transport_peer *peer)
 {
-    struct peer *p = find(t, peer->node);
+    struct peer *p = transport_find(t, peer->node);
     bool is_new = !p;
     if (peer->node == t->node || peer->address.port == UINT16_MAX ||
         is_key_of_other(t, peer->key, peer->node))
@@ -123,7 +122,7 @@ bool transport_set_peer(struct transport *t, const struct transport_peer *peer)
 
 void transport_remove_peer(struct transport *t, uint64_t node)
 {
-    struct peer *p = find(t, node);
+    struct peer *p = transport_find(t, node);
     if (!p)
         return;
     zap_forget(t->zap, p->key, ZAP_PEER);
@@ -302,6 +301,7 @@ static void more_fires(struct timer *timer)
     struct transport *t = CONTAINER_OF(timer, struct transport, more);
     renew_bulk(t);
     tell_links(t);
+    scouts_tell(t);
     receive_turn(t);
 }
 
@@ -359,27 +359,6 @@ static void tick_guests(struct transport *t, struct mono now)
     guest_out_tick(g, now);
 }
 
-/* A stranger that knocks every second is one line a minute. */
-static void log_refusals(struct transport *t, struct mono now)
-{
-    char address[64];
-    uint64_t keys = zap_refused(t->zap, address) - t->logged_keys;
-    uint64_t frames = t->stats.refused_frames - t->logged_frames;
-    if ((keys == 0 && frames == 0) ||
-        (t->logged_at.ns != 0 && mono_diff_ms(now, t->logged_at) < LOG_EVERY_MS))
-        return;
-    struct record r;
-    record_init(&r, LOG_EV_PEER_REFUSED);
-    record_int(&r, "handshakes", (int64_t)keys);
-    record_int(&r, "frames", (int64_t)frames);
-    if (keys > 0)
-        record_str(&r, "last_from", address);
-    record_emit(&r);
-    t->logged_keys += keys;
-    t->logged_frames += frames;
-    t->logged_at = now;
-}
-
 static void tick_fires(struct timer *timer)
 {
     struct transport *t = CONTAINER_OF(timer, struct transport, tick);
@@ -388,7 +367,8 @@ static void tick_fires(struct timer *timer)
         if (t->peers[i].in_use)
             tick_peer(t, &t->peers[i], now);
     tick_guests(t, now);
-    log_refusals(t, now);
+    receive_log_refusals(t, now);
+    scouts_tell(t);
     receive_turn(t); /* a wake-up that was lost costs a second, not a cluster */
     timer_set(&t->tick, mono_add_ms(loop_now(t->loop), TICK_MS));
 }
@@ -513,6 +493,7 @@ void transport_free(struct transport *t)
         if (t->peers[i].in_use)
             close_lanes(&t->peers[i]);
     guest_out_close(&t->guest_out);
+    scouts_close(t);
     close_all(t);
 }
 
@@ -545,7 +526,7 @@ bool transport_send(struct transport *t, uint64_t node, enum transport_lane lane
     struct slice head, struct slice tail)
 {
     static const unsigned char type = FRAME_DATA;
-    struct peer *p = find(t, node);
+    struct peer *p = transport_find(t, node);
     bool ok = p && head.len <= TRANSPORT_FRAME_MAX && tail.len <= TRANSPORT_FRAME_MAX &&
               head.len + tail.len > 0 && head.len + tail.len <= TRANSPORT_FRAME_MAX;
     if (ok && lane == TRANSPORT_BULK)
@@ -572,7 +553,7 @@ uint64_t transport_room(const struct transport *t, uint64_t node)
 
 void transport_consumed(struct transport *t, uint64_t node, uint64_t bytes)
 {
-    struct peer *p = find(t, node);
+    struct peer *p = transport_find(t, node);
     if (!p)
         return;
     credit_in_consumed(&p->in, bytes);

@@ -59,6 +59,8 @@ struct transport_events {
     /* A hint: control lane to `node` connected or lost. One that came back between two
      * looks is not told. Not called for what transport_remove_peer ends. */
     void (*link)(void *ctx, uint64_t node, bool is_up);
+    /* A try of transport_scout has ended. */
+    void (*scouted)(void *ctx, uint64_t node, struct netaddr address, bool is_there);
 };
 
 /* Binds both ports, starts the ZAP handler and proves with a random key that strangers
@@ -81,6 +83,10 @@ struct transport_peer {
 bool transport_set_peer(struct transport *t, const struct transport_peer *peer);
 /* Its connections are refused at once, open or not. */
 void transport_remove_peer(struct transport *t, uint64_t node);
+/* Tries whether the peer is at `address` (control; numeric): there it has to prove its
+ * key. events->scouted tells, in 4 s at most, unless the peer goes meanwhile. Its
+ * connections stay as they are. False: no such peer, or 8 tries are under way. */
+bool transport_scout(struct transport *t, uint64_t node, struct netaddr address);
 /* Lets the holder of this key speak as a guest until then. At most 16. */
 bool transport_invite(struct transport *t, const unsigned char *key, struct mono until);
 void transport_uninvite(struct transport *t, const unsigned char *key);

@@ -86,6 +86,20 @@ struct guest_out {
     struct mono sent_at;
 };
 
+/* A try whether a peer is at an address. */
+#define SCOUTS_MAX 8
+enum scout_state { SCOUT_NONE, SCOUT_OUT, SCOUT_FOUND, SCOUT_FAILED };
+struct scout {
+    enum scout_state state;
+    void *socket, *monitor;
+    struct watcher watch;
+    struct transport *t;
+    uint64_t node;
+    unsigned char key[TRANSPORT_KEY_BYTES]; /* the peer's, when it began */
+    struct netaddr address;
+    struct mono until;
+};
+
 enum router_state { ROUTER_ID, ROUTER_PAYLOAD, ROUTER_DRAIN };
 struct router {
     void *socket;
@@ -112,6 +126,7 @@ struct transport {
     unsigned peer_count;
     struct guest guests[GUESTS_MAX];
     struct guest_out guest_out;
+    struct scout scouts[SCOUTS_MAX];
     uint64_t instance, next_stream, next_monitor;
     struct transport_stats stats;
     uint64_t logged_keys, logged_frames;
@@ -149,6 +164,11 @@ void socket_set_heartbeats(void *socket, enum transport_lane lane);
 void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[96]);
 
 /* --- transport_lane.c: the DEALERs --- */
+/* All options of a DEALER on a lane. */
+void socket_set_dealer(void *socket, const struct transport_keys *keys,
+    const unsigned char *server_key, struct netaddr address, enum transport_lane which);
+/* The number of a monitor's next event. False: there is none. */
+bool monitor_next(void *monitor, unsigned *event_out);
 /* No descriptors left, say: it stays closed until the next try. */
 void lane_open(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address);
@@ -168,8 +188,17 @@ void flow_tick(struct transport *t, struct peer *p, struct mono now);
 
 /* --- transport_receive.c: the ROUTERs --- */
 void receive_turn(struct transport *t);
+/* Every second. */
+void receive_log_refusals(struct transport *t, struct mono now);
+
+/* --- transport_scout.c --- */
+/* Tells of tries that have ended, or have had their time. */
+void scouts_tell(struct transport *t);
+void scouts_close(struct transport *t);
 
 /* --- transport.c --- */
+/* NULL: no such peer. */
+struct peer *transport_find(struct transport *t, uint64_t node);
 /* The lane's connection came or went. */
 void transport_lane_changed(struct lane *lane);
 /* A frame of this peer is here. */

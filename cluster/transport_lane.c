@@ -77,7 +77,7 @@ static void set_connected(struct lane *lane, bool is_connected)
 }
 
 /* The first part of an event is its number and a value, the second an endpoint. */
-static bool next_event(void *monitor, unsigned *event_out)
+bool monitor_next(void *monitor, unsigned *event_out)
 {
     zmq_msg_t msg;
     bool is_first = true, more = true;
@@ -106,7 +106,7 @@ static void monitor_ready(struct watcher *w, int what)
     (void)what;
     struct lane *lane = CONTAINER_OF(w, struct lane, watch);
     unsigned event = 0;
-    while (next_event(lane->monitor, &event)) {
+    while (monitor_next(lane->monitor, &event)) {
         /* A connection that was replaced between two looks is two changes, not none. */
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             set_connected(lane, false);
@@ -136,7 +136,7 @@ static bool monitor_open(struct lane *lane)
     watcher_set(&lane->watch, WATCH_READ);
     /* The descriptor says nothing before somebody has looked and found nothing. */
     unsigned none;
-    INVARIANT(!next_event(lane->monitor, &none));
+    INVARIANT(!monitor_next(lane->monitor, &none));
     return true;
 }
 
@@ -149,23 +149,23 @@ static void limit_input(void *socket)
     INVARIANT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0);
 }
 
-static void set_dealer(struct lane *lane, const struct transport_keys *keys,
-    const unsigned char *server_key, struct netaddr address)
+void socket_set_dealer(void *socket, const struct transport_keys *keys,
+    const unsigned char *server_key, struct netaddr address, enum transport_lane which)
 {
-    socket_set_common(lane->socket, address, lane->which);
-    socket_set_heartbeats(lane->socket, lane->which);
-    socket_set_curve_client(lane->socket, keys, server_key);
-    limit_input(lane->socket);
-    socket_set_int(lane->socket, ZMQ_SNDHWM,
-        lane->which == TRANSPORT_BULK ? SNDHWM_BULK : SNDHWM_CONTROL);
+    socket_set_common(socket, address, which);
+    socket_set_heartbeats(socket, which);
+    socket_set_curve_client(socket, keys, server_key);
+    limit_input(socket);
+    socket_set_int(
+        socket, ZMQ_SNDHWM, which == TRANSPORT_BULK ? SNDHWM_BULK : SNDHWM_CONTROL);
     /* Without it frames for a dead peer pile up, and stale ones reach it when it is back.
      */
-    socket_set_int(lane->socket, ZMQ_IMMEDIATE, 1);
+    socket_set_int(socket, ZMQ_IMMEDIATE, 1);
     /* The kernel would try ever more seldom for two minutes: too long after a partition.
      */
-    socket_set_int(lane->socket, ZMQ_CONNECT_TIMEOUT, 3000);
-    socket_set_int(lane->socket, ZMQ_RECONNECT_IVL, 200);
-    socket_set_int(lane->socket, ZMQ_RECONNECT_IVL_MAX, 5000);
+    socket_set_int(socket, ZMQ_CONNECT_TIMEOUT, 3000);
+    socket_set_int(socket, ZMQ_RECONNECT_IVL, 200);
+    socket_set_int(socket, ZMQ_RECONNECT_IVL_MAX, 5000);
 }
 
 void lane_open(struct lane *lane, const struct transport_keys *keys,
@@ -179,7 +179,7 @@ void lane_open(struct lane *lane, const struct transport_keys *keys,
     if (!lane->socket)
         return;
     lane->queued = queued_new();
-    set_dealer(lane, keys, server_key, address);
+    socket_set_dealer(lane->socket, keys, server_key, address, lane->which);
     if (!monitor_open(lane) || zmq_connect(lane->socket, endpoint) != 0)
         lane_close(lane);
 }

@@ -7,7 +7,10 @@
 #include <zmq.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "cluster/transport_internal.h"
+
+#define LOG_EVERY_MS 60000
 
 static struct peer *peer_of_key(struct transport *t, const unsigned char *key)
 {
@@ -155,4 +158,25 @@ void receive_turn(struct transport *t)
     is_done = drain(t, &t->routers[TRANSPORT_BULK]) && is_done;
     if (!is_done)
         timer_set(&t->more, loop_now(t->loop));
+}
+
+/* A stranger that knocks every second is one line a minute. */
+void receive_log_refusals(struct transport *t, struct mono now)
+{
+    char address[64];
+    uint64_t keys = zap_refused(t->zap, address) - t->logged_keys;
+    uint64_t frames = t->stats.refused_frames - t->logged_frames;
+    if ((keys == 0 && frames == 0) ||
+        (t->logged_at.ns != 0 && mono_diff_ms(now, t->logged_at) < LOG_EVERY_MS))
+        return;
+    struct record r;
+    record_init(&r, LOG_EV_PEER_REFUSED);
+    record_int(&r, "handshakes", (int64_t)keys);
+    record_int(&r, "frames", (int64_t)frames);
+    if (keys > 0)
+        record_str(&r, "last_from", address);
+    record_emit(&r);
+    t->logged_keys += keys;
+    t->logged_frames += frames;
+    t->logged_at = now;
 }

@@ -75,6 +75,7 @@ bool cluster_open(struct node *n, char *why, size_t why_size)
     struct engine_deps deps = {.store = n->store,
         .rights = n->rights,
         .helpers = n->helpers,
+        .resolver = n->resolver,
         .events = &events,
         .ctx = n};
     n->engine = engine_new(&deps, n->settings, why, why_size);

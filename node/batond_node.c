@@ -381,11 +381,11 @@ static void close_rooms(struct node *n)
         intake_free(n->intake);
     schedule_free(n->schedule);
     workers_free(n->helpers);
-    engine_free(n->engine);
-    face_free(n);
     /* Answers what is open, to mailboxes that are drained next. */
     resolver_free(n->resolver);
     mailbox_drain(loop_mailbox(n->main)); /* a `batonctl resolve` that was open */
+    engine_free(n->engine);
+    face_free(n);
     for (unsigned i = 0; i < n->loop_count; i++) {
         mailbox_drain(loop_mailbox(n->loops[i].loop));
         delivery_loop_free(n->loops[i].delivery);

@@ -172,6 +172,7 @@ static void tell_lease(struct engine *e)
     if (may == e->told_lease)
         return;
     e->told_lease = may;
+    e->ident_at = (struct mono){0}; /* now a change may be decided */
     log_say(LOG_EV_CLUSTER, may ? "this node has a lease and may deliver"
                                 : "no lease: delivery waits for a majority of voters");
     if (e->deps.events->lease)
@@ -185,6 +186,7 @@ static void tick(struct timer *t)
     engine_copy_tick(e);
     engine_arrive_tick(e);
     engine_members_tick(e);
+    engine_seeds_tick(e);
     engine_query_tick(e);
     engine_damage_tick(e);
     engine_share_tick(e);
@@ -286,9 +288,15 @@ static void link_changed(void *ctx, uint64_t node, bool is_up)
     engine_link(ctx, node, is_up);
 }
 
+static void scouted(void *ctx, uint64_t node, struct netaddr address, bool is_there)
+{
+    engine_scouted(ctx, node, address, is_there);
+}
+
 static bool open_transport(struct engine *e, char *why, size_t why_size)
 {
-    static const struct transport_events events = {frame_came, guest_came, link_changed};
+    static const struct transport_events events = {
+        frame_came, guest_came, link_changed, scouted};
     struct transport_settings ts = {.loop = e->loop,
         .listen = e->settings->cluster.listen,
         .keys = &e->keys,
@@ -369,6 +377,7 @@ bool engine_start(struct engine *e, char *why, size_t why_size)
     if (!engine_boot_core(e, why, why_size))
         return false;
     engine_members_start(e);
+    engine_seeds_start(e);
     engine_status_update(e);
     timer_set(&e->tick, mono_now());
     timer_set(&e->deadline, mono_now());
@@ -411,6 +420,15 @@ static void wait_for_answers(struct engine *e)
     mailbox_drain(e->box);
 }
 
+/* The resolver answers all when it ends, and always in 30 s. */
+static void wait_for_names(struct engine *e)
+{
+    while (engine_seeds_pending(e) > 0) {
+        mailbox_wait(e->box, 100);
+        mailbox_drain(e->box);
+    }
+}
+
 void engine_stop(struct engine *e, unsigned hold_s)
 {
     if (!e->is_running)
@@ -434,6 +452,7 @@ void engine_free(struct engine *e)
     if (!e)
         return;
     wait_for_answers(e);
+    wait_for_names(e);
     transport_free(e->transport);
     engine_query_fini(e);
     engine_admin_fini(e);
@@ -445,6 +464,7 @@ void engine_free(struct engine *e)
     engine_start_fini(e);
     engine_repeat_fini(e);
     engine_share_fini(e);
+    engine_seeds_fini(e);
     engine_members_fini(e);
     timer_fini(&e->deadline);
     timer_fini(&e->tick);

@@ -44,6 +44,7 @@ struct engine_deps {
     struct store *store;
     struct rights *rights; /* made with engine_backend; rights_bind gives it the engine */
     struct workers *helpers;
+    struct resolver *resolver; /* for names among the seeds; NULL: they stay unknown */
     const struct engine_events *events;
     void *ctx;
 };
@@ -93,6 +94,8 @@ struct engine_status {
     const char *state; /* "opening", "syncing", "ready", "resigned", ... */
     int64_t lease_ms;  /* left; 0: none; INT64_MAX: static mode */
     uint64_t units, owned, copies_held, copies_short, in_doubt, tombstones, quarantined;
+    unsigned seeds_failing; /* names that cannot be resolved */
+    char seed_problem[400]; /* the first of them, and why */
     unsigned member_count;
     struct engine_member members[CORE_MEMBERS_MAX];
     struct transport_stats transport;

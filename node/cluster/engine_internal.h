@@ -46,6 +46,7 @@ struct copy_out;
 struct copy_in;
 struct query_out;
 struct query_in;
+struct engine_seeds;
 
 struct engine_peer {
     uint64_t node;
@@ -56,7 +57,10 @@ struct engine_peer {
     uint64_t settings_hash; /* of its hello; 0: none yet */
     char version[16];
     struct core_ident ident;
+    struct netaddr at;   /* where the lanes to it are */
+    struct netaddr said; /* what it said last in a hello; port 0: nothing */
     bool is_linked;
+    struct mono patience; /* not missed before */
     struct mono complain_at;
 };
 #define ENGINE_PEERS CORE_MEMBERS_MAX
@@ -176,6 +180,8 @@ struct engine {
     bool is_member;           /* birth_done was told */
     struct admin_job *admins; /* operators' wishes under way */
     uint64_t admin_token;
+
+    struct engine_seeds *seeds;
 
     /* questions */
     struct table asked;     /* struct query_out by number */
@@ -297,6 +303,20 @@ void engine_guest(struct engine *e, const unsigned char *key, struct slice frame
 struct engine_peer *engine_peer(struct engine *e, uint64_t node);
 void engine_link(struct engine *e, uint64_t node, bool is_up);
 void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame);
+
+/* engine_seeds.c: members that are not where they were */
+void engine_seeds_start(struct engine *e);
+void engine_seeds_reload(struct engine *e);
+void engine_seeds_tick(struct engine *e);
+/* The connection to it is lost. */
+void engine_seeds_lost(struct engine *e, struct engine_peer *p);
+void engine_scouted(
+    struct engine *e, uint64_t node, struct netaddr address, bool is_there);
+void engine_seeds_status(const struct engine *e, struct engine_status *s);
+/* Names that the resolver has not answered yet: into our mailbox. */
+unsigned engine_seeds_pending(const struct engine *e);
+/* When none is pending. */
+void engine_seeds_fini(struct engine *e);
 
 /* engine_admin.c */
 void engine_admin_done(struct engine *e, const struct core_command *c);

@@ -8,12 +8,15 @@
 #include "base/alloc.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "node/cluster/copy_internal.h"
 #include "node/cluster/members_internal.h"
 
 #define HELLO_MS 10000
 #define JOIN_MS 2000
-#define IDENT_MS 10000
+/* Members that have all moved change the configuration one after the other: whoever comes
+ * in between tries again, not all at the same time. */
+#define IDENT_MS 2000
 #define HELLO_VERSION 1
 
 /* --- peers --- */
@@ -79,7 +82,7 @@ struct netaddr ident_address(const struct core_ident *i)
     return a;
 }
 
-static struct netaddr own_address(const struct engine *e)
+struct netaddr members_own_address(const struct engine *e)
 {
     struct netaddr a = e->settings->cluster.advertise;
     if (a.ip.family == 0)
@@ -105,7 +108,7 @@ void members_self(const struct engine *e, struct cfg_change *out)
     out->roles =
         strcmp(s->cluster.role, "witness") == 0 ? 0 : (uint8_t)(ROLE_STORE | ROLE_EGRESS);
     memcpy(out->ident.key, e->keys.public_key, sizeof(out->ident.key));
-    ident_put_address(&out->ident, own_address(e));
+    ident_put_address(&out->ident, members_own_address(e));
     snprintf(out->ident.name, sizeof(out->ident.name), "%.29s", settings_node_name(s));
 }
 
@@ -119,10 +122,11 @@ const struct core_member *members_find(const struct engine *e, uint64_t node)
 
 /* --- the configuration --- */
 
-static void connect_to(struct engine *e, struct engine_peer *p, struct netaddr address)
+void members_connect(struct engine *e, struct engine_peer *p, struct netaddr address)
 {
     struct transport_peer t = {.node = p->node, .address = address};
     memcpy(t.key, p->ident.key, sizeof(t.key));
+    p->at = address;
     if (!transport_set_peer(e->transport, &t))
         log_say(LOG_EV_CLUSTER_PROBLEM,
             "member %.30s cannot be connected: too many members, or its key or port is "
@@ -199,6 +203,14 @@ static void log_cfg(const struct engine *e, const struct core_cfg *cfg)
     buf_fini(&voters);
 }
 
+static void log_change(const struct core_ident *now)
+{
+    char text[NETADDR_TEXT_MAX];
+    netaddr_format(ident_address(now), text);
+    log_say(
+        LOG_EV_CLUSTER, "member %.30s is at %s by the configuration", now->name, text);
+}
+
 void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
 {
     if (!members_find(e, e->node)) {
@@ -213,9 +225,11 @@ void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
         if (!p)
             continue;
         bool same = memcmp(&p->ident, &m->ident, sizeof(p->ident)) == 0;
+        if (ident_address(&p->ident).port && !same)
+            log_change(&m->ident);
         p->ident = m->ident;
         if (!same)
-            connect_to(e, p, ident_address(&m->ident));
+            members_connect(e, p, ident_address(&m->ident));
     }
     for (unsigned i = 0; i < e->invite_count; i++)
         if (e->invite[i].joined && members_find(e, e->invite[i].joined))
@@ -237,6 +251,8 @@ void engine_link(struct engine *e, uint64_t node, bool is_up)
         is_up ? "up" : "lost");
     if (is_up)
         e->hello_at = (struct mono){0};
+    else
+        engine_seeds_lost(e, p);
 }
 
 /* --- hello --- */
@@ -248,7 +264,7 @@ static void say_hello(struct engine *e)
     unsigned char frame[HELLO_BYTES] = {FRAME_HELLO, HELLO_VERSION};
     struct core_ident self;
     uint64_t hash = settings_cluster_hash(e->settings);
-    ident_put_address(&self, own_address(e));
+    ident_put_address(&self, members_own_address(e));
     memcpy(frame + 2, self.address, 18);
     for (int i = 0; i < 8; i++)
         frame[20 + i] = (unsigned char)(hash >> (56 - 8 * i));
@@ -257,6 +273,19 @@ static void say_hello(struct engine *e)
         transport_send(e->transport, e->peer[i].node, TRANSPORT_CONTROL,
             slice_make(frame, sizeof(frame)), slice_make("", 0));
     e->hello_at = mono_add_ms(mono_now(), HELLO_MS);
+}
+
+/* It proved who it is: if it has moved, go on there before the configuration says so,
+ * which may need its answers. What it says again is no news: it may be reached elsewhere
+ * because it cannot be reached there. */
+static void hear_address(struct engine *e, struct engine_peer *p, struct netaddr now)
+{
+    struct netaddr before = p->said.port ? p->said : ident_address(&p->ident);
+    if (now.port == 0 || ipaddr_is_unspecified(now.ip))
+        return;
+    p->said = now;
+    if (now.port != before.port || !ipaddr_eq(now.ip, before.ip))
+        members_connect(e, p, now);
 }
 
 void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame)
@@ -272,12 +301,7 @@ void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame)
     for (unsigned i = 0; i < sizeof(p->version); i++)
         p->version[i] = f[28 + i] > ' ' && f[28 + i] < 127 ? (char)f[28 + i] : '\0';
     p->version[sizeof(p->version) - 1] = '\0';
-    /* It proved who it is: if it has moved, go on there before the configuration says so,
-     * which may need its answers. */
-    struct netaddr now = ident_address(&at);
-    if (now.port && !ipaddr_is_unspecified(now.ip) &&
-        memcmp(at.address, p->ident.address, sizeof(at.address)) != 0)
-        connect_to(e, p, now);
+    hear_address(e, p, ident_address(&at));
 }
 
 /* --- joining, the one who asks --- */
@@ -317,7 +341,7 @@ static void keep_entry(struct engine *e)
     struct cfg_change self;
     if (!m || mono_now().ns < e->ident_at.ns)
         return;
-    e->ident_at = mono_add_ms(mono_now(), IDENT_MS);
+    e->ident_at = mono_add_ms(mono_now(), IDENT_MS + (int64_t)random_below(IDENT_MS));
     members_self(e, &self);
     if (m->zone == self.zone && m->weight == self.weight &&
         memcmp(&m->ident, &self.ident, sizeof(self.ident)) == 0)
@@ -377,7 +401,7 @@ void engine_members_start(struct engine *e)
         memcpy(p->ident.key, e->token.hosts[i].key, sizeof(p->ident.key));
         ident_put_address(&p->ident, e->token.hosts[i].address);
         snprintf(p->ident.name, sizeof(p->ident.name), "host %u of the token", i + 1);
-        connect_to(e, p, e->token.hosts[i].address);
+        members_connect(e, p, e->token.hosts[i].address);
     }
     engine_invites_load(e);
     if (e->wants_init)

@@ -128,6 +128,7 @@ static void fill(struct engine *e, const struct core_counts *c, struct engine_st
     for (unsigned i = 0; i < e->cfg.count; i++)
         fill_member(e, c, &e->cfg.member[i], &s->members[i]);
     transport_stats(e->transport, &s->transport);
+    engine_seeds_status(e, s);
 }
 
 void engine_status_update(struct engine *e)
@@ -184,6 +185,7 @@ static void reloaded(struct mail *mail, void *owner)
     e->settings = r->settings;
     e->hello_at = (struct mono){0};
     e->ident_at = (struct mono){0};
+    engine_seeds_reload(e);
     free(r);
 }
 

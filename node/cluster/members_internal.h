@@ -8,6 +8,10 @@
 
 void ident_put_address(struct core_ident *out, struct netaddr a);
 struct netaddr ident_address(const struct core_ident *i);
+/* Where the others reach this node. */
+struct netaddr members_own_address(const struct engine *e);
+/* The lanes to `p` go to `address` from now on. */
+void members_connect(struct engine *e, struct engine_peer *p, struct netaddr address);
 /* How this node would enter a configuration. */
 void members_self(const struct engine *e, struct cfg_change *out);
 const struct core_member *members_find(const struct engine *e, uint64_t node);

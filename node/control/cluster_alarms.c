@@ -164,6 +164,17 @@ static bool on_the_move(const struct engine_status *st, char *text, size_t size)
     return c || g;
 }
 
+static bool seed_unknown(const struct engine_status *st, char *text, size_t size)
+{
+    if (st->seeds_failing == 0)
+        return false;
+    int len =
+        snprintf(text, size, "cluster.seeds: cannot be resolved: %s", st->seed_problem);
+    if (st->seeds_failing > 1 && len > 0 && (size_t)len < size)
+        snprintf(text + len, size - (size_t)len, "; and %u more", st->seeds_failing - 1);
+    return true;
+}
+
 const struct cluster_alarm cluster_alarms[CLUSTER_ALARMS] = {
     {"no_lease", no_lease, CONTROL_AT_RISK, false, true,
         "start the voters that are down (batonctl node ls) and mend the network between "
@@ -189,4 +200,7 @@ const struct cluster_alarm cluster_alarms[CLUSTER_ALARMS] = {
         "batonctl node ls shows how far it is; start what does not run, or batonctl "
         "remove "
         "it"},
+    {"seed_unknown", seed_unknown, CONTROL_NOTICE, false, false,
+        "mend the name in DNS (batonctl resolve NAME A), or take it out of "
+        "cluster.seeds; the node works without as long as it sees the others"},
 };

@@ -16,7 +16,7 @@ struct cluster_alarm {
     const char *next_step;
 };
 extern const struct cluster_alarm cluster_alarms[];
-#define CLUSTER_ALARMS 7
+#define CLUSTER_ALARMS 8
 /* A member that should deliver, and may not. A witness never should. */
 bool cluster_lacks_lease(const struct engine_status *st);
 

@@ -54,7 +54,7 @@ static void on_link(void *ctx, uint64_t node, bool is_up)
     (void)ctx, (void)node, (void)is_up;
 }
 
-static const struct transport_events events = {on_frame, on_guest, on_link};
+static const struct transport_events events = {on_frame, on_guest, on_link, NULL};
 
 static void end_open(struct end *e, uint64_t node)
 {

@@ -87,6 +87,15 @@ static void test_alarms(void **state)
     st.members[2].view = 2;
     assert_string_equal(all(), "on_the_move: mx3 did not finish joining, mx2 drains\n");
     three_nodes();
+    st.seeds_failing = 1;
+    snprintf(st.seed_problem, sizeof(st.seed_problem), "mx9.test:7420: NXDOMAIN");
+    assert_string_equal(all(),
+        "seed_unknown: cluster.seeds: cannot be resolved: mx9.test:7420: NXDOMAIN\n");
+    st.seeds_failing = 3;
+    assert_string_equal(all(),
+        "seed_unknown: cluster.seeds: cannot be resolved: mx9.test:7420: NXDOMAIN; and 2 "
+        "more\n");
+    three_nodes();
     st.members[0].is_self = false;
     assert_string_equal(all(),
         "not_a_member: this node is no member of the cluster prod: it "

@@ -231,8 +231,22 @@ static const struct {
     {CLUSTER "  advertise: 0.0.0.0:7420\n",
         "f:6: cluster.advertise: nobody can reach that address"},
     {CLUSTER "  advertise: 10.0.0.1:65535\n", "needs a port from 1 to 65534"},
-    {CLUSTER "  seeds: ['10.0.0.2:7420']\n",
-        "f:6: cluster.seeds: not built in this version"},
+    {CLUSTER "  seeds: ['10.0.0.2:0']\n",
+        "f:6: cluster.seeds[0]: needs a port from 1 to 65534"},
+    {CLUSTER "  seeds: ['10.0.0.2', 'mx2.example:65535']\n",
+        "f:6: cluster.seeds[1]: needs a port from 1 to 65534"},
+    {CLUSTER "  seeds: ['mx2.example:99999']\n", "needs a port from 1 to 65534"},
+    {CLUSTER "  seeds: ['10.0.0.300:7420']\n",
+        "f:6: cluster.seeds[0]: must be an address or a name and a port"},
+    {CLUSTER "  seeds: ['mx2.example:']\n", "must be an address or a name and a port"},
+    {CLUSTER "  seeds: ['mx 2:7420']\n", "must be an address or a name and a port"},
+    {CLUSTER "  seeds: [':7420']\n", "must be an address or a name and a port"},
+    {CLUSTER "  seeds: ['a..b:7420']\n", "must be an address or a name and a port"},
+    {CLUSTER "  seeds: ['0.0.0.0:7420']\n",
+        "f:6: cluster.seeds[0]: nobody is at that address"},
+    {CLUSTER "  seeds: [a1, a2, a3, a4, a5, a6, a7, a8, a9, b0, b1, b2, b3, b4, b5, b6, "
+             "b7, b8, b9, c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, d0, d1, d2, d3]\n",
+        "f:6: cluster.seeds: at most 32"},
     {HEAD "cluster: {name: x, node: y, listen: '0.0.0.0:7420'}\n",
         "f:2: cluster.advertise: is needed when listen is any address"},
     {HEAD "cluster: {name: x, node: y, listen: '10.0.0.1:65535'}\n",
@@ -404,6 +418,36 @@ static void test_cluster(void **state)
              "'[2001:db8::1]'}\n");
     assert_int_equal(s->cluster.advertise.port, 7420);
     check_round_trip(s);
+    settings_unref(s);
+}
+
+static void test_seeds(void **state)
+{
+    (void)state;
+    struct settings *s = parse(CLUSTER "  seeds: ['10.0.0.2:7500', '[2001:db8::2]', "
+                                       "2001:db8::3, 'MX2.example.net.:7422', mail]\n");
+    static const struct {
+        const char *name, *address;
+    } want[] = {{"", "10.0.0.2:7500"}, {"", "[2001:db8::2]:7420"},
+        {"", "[2001:db8::3]:7420"}, {"mx2.example.net", NULL}, {"mail", NULL}};
+    static const uint16_t ports[] = {7500, 7420, 7420, 7422, 7420};
+    assert_int_equal(s->cluster.seed_count, 5);
+    for (unsigned i = 0; i < 5; i++) {
+        const struct seed_settings *seed = &s->cluster.seeds[i];
+        char text[NETADDR_TEXT_MAX];
+        assert_string_equal(seed->name, want[i].name);
+        assert_int_equal(seed->address.port, ports[i]);
+        netaddr_format(seed->address, text);
+        if (want[i].address)
+            assert_string_equal(text, want[i].address);
+        else
+            assert_int_equal(seed->address.ip.family, 0);
+    }
+    check_round_trip(s);
+    /* Each node may have its own. */
+    struct settings *none = parse(CLUSTER);
+    assert_int_equal(settings_cluster_hash(s), settings_cluster_hash(none));
+    settings_unref(none);
     settings_unref(s);
 }
 
@@ -775,6 +819,7 @@ int main(void)
         TEST(test_many_problems_are_bounded),
         TEST(test_too_large),
         TEST(test_cluster),
+        TEST(test_seeds),
         TEST(test_warnings),
         TEST(test_cluster_each),
         TEST(test_print_round_trip),

@@ -284,7 +284,8 @@ static void probe_frame(
 /* However many frames wait, a timer that is due has its turn after one budget of them. */
 static void test_turns(void **state)
 {
-    static const struct transport_events events = {probe_frame, on_guest, on_link};
+    static const struct transport_events events = {
+        probe_frame, on_guest, on_link, on_scouted};
     (void)state;
     struct raw r;
     raw_member(&r, 95, TRANSPORT_CONTROL);

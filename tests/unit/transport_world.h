@@ -27,7 +27,9 @@ struct node {
     /* what came in */
     unsigned frames[TRANSPORT_LANES], guests, ups, downs;
     uint64_t bytes[TRANSPORT_LANES];
-    uint64_t from;
+    uint64_t from, scouted_node;
+    unsigned scouts_there, scouts_failed;
+    uint16_t scouted_port;
     char *last;
     size_t last_len;
     unsigned char guest_key[TRANSPORT_KEY_BYTES];
@@ -83,7 +85,18 @@ static inline void on_link(void *ctx, uint64_t node, bool is_up)
     n->downs += !is_up;
 }
 
-static const struct transport_events node_events = {on_frame, on_guest, on_link};
+static inline void on_scouted(
+    void *ctx, uint64_t node, struct netaddr address, bool is_there)
+{
+    struct node *n = ctx;
+    n->scouted_node = node;
+    n->scouted_port = address.port;
+    n->scouts_there += is_there;
+    n->scouts_failed += !is_there;
+}
+
+static const struct transport_events node_events = {
+    on_frame, on_guest, on_link, on_scouted};
 
 static inline struct netaddr address_of(const char *text, uint16_t port)
 {

@@ -196,9 +196,18 @@ static void input_ready(struct watcher *w, int what)
     }
 }
 
+static void on_scouted(void *ctx, uint64_t node, struct netaddr address, bool is_there)
+{
+    (void)ctx;
+    (void)node;
+    (void)address;
+    (void)is_there;
+}
+
 static void start(const char *node, const char *listen)
 {
-    static const struct transport_events events = {on_frame, on_guest, on_link};
+    static const struct transport_events events = {
+        on_frame, on_guest, on_link, on_scouted};
     struct transport_keys keys;
     char why[512];
     transport_keys_make(&keys);
