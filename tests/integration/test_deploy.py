@@ -66,11 +66,29 @@ def test_settings_pass_the_check(where, tmp_path):
     else:
         text = find("ConfigMap")["data"]["baton.yaml"]
     assert "@HOSTNAME@" in text and "@ADDRESS@" in text
-    text = text.replace("@HOSTNAME@", "mx1").replace("@ADDRESS@", "127.0.0.1")
-    path = tmp_path / "baton.yaml"
-    path.write_text(text)
-    p = subprocess.run([BATOND, "-c", str(path), "--check-config"], capture_output=True, text=True, timeout=60)
+    template, settings, resolv = (tmp_path / n for n in ("template", "baton.yaml", "resolv.conf"))
+    template.write_text(text)
+    resolv.write_text("search mails.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\nnameserver 10.96.0.11\n")
+    # The entrypoint fills the template in; the daemon that it starts at last is not wanted here.
+    (tmp_path / "batond").write_text(f'#!/bin/sh\ncase "$*" in *--check-config) exec {BATOND} "$@";; esac\n')
+    (tmp_path / "batond").chmod(0o755)
+    (tmp_path / "hostname").write_text("#!/bin/sh\necho mx1\n")
+    (tmp_path / "hostname").chmod(0o755)
+    (tmp_path / "join").write_text("token\n")
+    template.write_text(text.replace("/run/baton-join/token", str(tmp_path / "join")))
+    p = subprocess.run(["sh", os.path.join(CONTAINER, "entrypoint")], capture_output=True, text=True, timeout=60,
+                       env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "POD_IP": "127.0.0.1",
+                            "BATON_TEMPLATE": str(template), "BATON_SETTINGS": str(settings),
+                            "BATON_RESOLV_CONF": str(resolv)})
     assert p.returncode == 0, p.stderr
+    made = yaml.safe_load(settings.read_text())
+    assert "@" not in str(made["cluster"]) + str(made["resolver"])
+    assert made["cluster"]["listen"] == "127.0.0.1:7420" and made["cluster"]["node"] == "mx1"
+    # Seeds are asked of the platform's own name server, which no root knows.
+    zones = {s["zone"]: s["address"] for s in made["resolver"]["stubs"]}
+    assert set(zones.values()) == {"10.96.0.10"}
+    for seed in made["cluster"]["seeds"]:
+        assert any(seed.rsplit(":", 1)[0].endswith("." + zone) for zone in zones), seed
 
 
 def test_image_has_every_library_that_the_daemon_loads():
