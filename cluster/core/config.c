@@ -135,14 +135,45 @@ static void close_off(struct core *core, const struct cfg_change *c)
         peer_learn(core, slot, c->off_epoch, c->off_epoch);
 }
 
+/* This session and each other that static mode had opened know one another. */
+static bool all_met(
+    const struct core *core, const struct core_cfg *old, const struct cfg_change *c)
+{
+    const struct core_member *self = cfg_find(old, core->node);
+    if (core->state != CORE_READY || !self || !(self->roles & ROLE_VOTER))
+        return false;
+    for (uint8_t i = 0; i < old->count; i++) {
+        const struct core_member *m = &old->member[i];
+        const struct peer *p = &core->peer[peer_slot(core, m->node)];
+        if (m != self && (m->roles & ROLE_VOTER) && (!c || c->off != m->node) &&
+            !(p->known && p->synced))
+            return false;
+    }
+    return true;
+}
+
+/* Rule M: static mode opens sessions without a table of others from a quorum. One that
+ * goes on under a lease must have met all voters, or a fence of an older session makes a
+ * living one seem down; and nobody may deliver unheard. Else, and when it has lost its
+ * vote, another begins: it reads. */
+static bool must_begin_anew(
+    const struct core *core, const struct core_cfg *old, const struct cfg_change *c)
+{
+    bool open = core->state == CORE_SYNC || core->state == CORE_READY;
+    if (!open || old->mode != MODE_STATIC || MUT(core, MUT_STATIC_STRANGERS))
+        return false;
+    return core->cfg.mode == MODE_STATIC ? !is_voter(core, core->self)
+                                         : !all_met(core, old, c) || intent_unheard(core);
+}
+
 /* The session follows the version: it begins, ends, or goes on under other rules. */
-static void follow(struct core *core, bool set, bool generation)
+static void follow(struct core *core, bool set, bool anew)
 {
     if (!peer_member(core, core->self)) {
         core_end_session(core);
     } else if (core->state == CORE_IDLE) {
         begin_membership(core);
-    } else if (core->state >= CORE_OPENING && generation) {
+    } else if (core->state >= CORE_OPENING && anew) {
         core_new_session(core);
     } else if (core->state == CORE_OPENING && config_static(core)) {
         session_opened(core);
@@ -184,7 +215,8 @@ void config_install(
         seal_begin(core);
     }
     paxos_forget(core);
-    follow(core, set, old.count && old.ver >> 48 != next->ver >> 48);
+    bool generation = old.count && old.ver >> 48 != next->ver >> 48;
+    follow(core, set, generation || must_begin_anew(core, &old, change));
     wish_decided(core);
     config_soon(core);
 }

@@ -2,7 +2,8 @@
 /* One single-decree Paxos for each version, among the voters of the version before.
  *
  * A quorum is the majority of the stored voters; in static mode it is all of them, less
- * one that the change itself names as powered off. */
+ * one that the change itself names as powered off, or the change that its proposer wants:
+ * then a value that this one had accepted before it went is finished first. */
 #include "cluster/core/internal.h"
 
 #include <string.h>
@@ -10,14 +11,15 @@
 #define RETRY_NS CORE_SEC
 #define ORPHAN_NS (5 * CORE_SEC)
 
-static uint8_t voters_needed(const struct core *core, const struct cfg_change *c)
+static uint8_t voters_needed(const struct core *core, const struct proposal *p)
 {
+    uint64_t sworn = p->value.off ? p->value.off : p->want.off;
     uint8_t voters = cfg_voters(&core->cfg);
     if (core->cfg.mode == MODE_QUORUM)
         return (uint8_t)(voters / 2 + 1);
     if (MUT(core, MUT_STATIC_MAJORITY))
         return voters == 2 ? 1 : (uint8_t)(voters / 2 + 1);
-    const struct core_member *off = c->off ? cfg_find(&core->cfg, c->off) : NULL;
+    const struct core_member *off = sworn ? cfg_find(&core->cfg, sworn) : NULL;
     return (uint8_t)(voters - (off && (off->roles & ROLE_VOTER)));
 }
 
@@ -216,12 +218,11 @@ static void decided(struct core *core)
 static void count(struct core *core)
 {
     struct proposal *p = &core->prop;
-    if (p->phase == 1 && counted(core, p->promised) >= voters_needed(core, &p->value)) {
+    if (p->phase == 1 && counted(core, p->promised) >= voters_needed(core, p)) {
         p->phase = 2;
         send_phase(core);
         vote_self(core);
-    } else if (p->phase == 2 &&
-               counted(core, p->accepted) >= voters_needed(core, &p->value)) {
+    } else if (p->phase == 2 && counted(core, p->accepted) >= voters_needed(core, p)) {
         decided(core);
     }
 }

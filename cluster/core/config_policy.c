@@ -249,12 +249,20 @@ static bool our_turn(const struct core *core)
     return true;
 }
 
+/* Sessions of static mode that have not met would begin anew in quorum mode. */
+static bool not_met(const struct core *core, uint8_t slot)
+{
+    const struct peer *p = &core->peer[slot];
+    return slot != core->self && !(p->known && p->synced);
+}
+
 /* The last step is behind us: its voters are active, and the spacing is over. */
 static bool settled(const struct core *core)
 {
-    if (core->cfg.mode == MODE_STATIC)
-        return core->now >= core->active_since + CORE_SEC;
     bool late = core->now >= core->active_since + LAGGARD_NS;
+    if (core->cfg.mode == MODE_STATIC)
+        return core->now >= core->active_since + CORE_SEC &&
+               (late || !any_voter(core, not_met));
     for (uint8_t i = 1; i <= core->peer_count && !late; i++)
         if (is_voter(core, i) && core->cfg.was_voters && !bit_get(core->active_ok, i))
             return false;

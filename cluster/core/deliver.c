@@ -100,11 +100,13 @@ static void check_intent(struct core *core, struct unit *u, struct work *w)
     }
     bool ok = (known && (!narrow || MUT(core, MUT_NARROW_INTENT))) || alone ||
               (leaving && !stays);
-    if (core->cfg.mode == MODE_STATIC && core->now > w->attempt_at + CORE_SEC)
-        ok |= peer_silent(core, u); /* D6 names what follows from a later force-fence */
-    if (!ok || w->intent_ok || w->attempt == 0)
+    bool silent = !ok && core->cfg.mode == MODE_STATIC &&
+                  core->now > w->attempt_at + CORE_SEC && peer_silent(core, u);
+    w->unheard = w->unheard && !ok;
+    if ((!ok && !silent) || w->intent_ok || w->attempt == 0)
         return;
     w->intent_ok = true;
+    w->unheard = silent; /* D6 names what follows from a later force-fence */
     struct core_command *c = core_cmd(core, CMD_INTENT_OK);
     memset(&c->u.unit, 0, sizeof(c->u.unit));
     c->u.unit.id = unit_id(u);
@@ -138,13 +140,24 @@ void intent_event(struct core *core, const struct core_event *e)
     w->attempt_at = core->now;
     w->acked = 0;
     w->unknown = 0;
-    w->intent_ok = false;
+    w->intent_ok = w->unheard = false;
     w->tries = 0;
     u->attempt = w->attempt;
     answer_attempt(core, e, w->attempt, rcpts);
     send_intent(core, u, w);
     check_intent(core, u, w);
     work_wake(core, w, core->now + 300 * CORE_MS);
+}
+
+/* Some dot may leave by the silence of its holders, which only static mode allows. */
+bool intent_unheard(const struct core *core)
+{
+    for (uint32_t i = 0; i < core->heap_count; i++) {
+        const struct work *w = &core->work[core->heap[i]];
+        if (w->kind == WORK_OWN && w->attempt && w->intent_ok && w->unheard)
+            return true;
+    }
+    return false;
 }
 
 void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg)

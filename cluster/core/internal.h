@@ -222,6 +222,7 @@ void intent_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void outcome_recv(struct core *core, uint8_t slot, const struct core_msg *msg);
 void outcome_ack(struct core *core, uint8_t slot, const struct core_msg *msg);
 void deliver_suspend(struct core *core, struct unit *u);
+bool intent_unheard(const struct core *core);
 bool attempt_ours(const struct core *core, uint64_t attempt);
 void deliver_start(struct core *core, struct unit *u);
 /* gc.c */

@@ -258,7 +258,10 @@ void unit_row_out(const struct core *core, const struct unit *u, struct unit_row
     row->list_count = u->list_count;
     for (int i = 0; i < u->list_count; i++) {
         const struct peer *p = &core->peer[u->list[i]];
-        row->list[i] = (struct row_holder){p->node, p->fenced, unit_status(u, i)};
+        /* a fence below a session that we know would let others take that node for down:
+         * they may not know the session */
+        uint32_t fenced = peer_down(core, u->list[i]) ? p->fenced : 0;
+        row->list[i] = (struct row_holder){p->node, fenced, unit_status(u, i)};
     }
     row->delivered = u->delivered;
     row->failed = u->failed;

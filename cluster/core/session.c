@@ -186,6 +186,17 @@ void session_timer(struct core *core)
     }
 }
 
+/* Our own vote counts as a table that was read: what it says of others counts too. */
+static void take_own_rows(struct core *core)
+{
+    const struct peer *self = &core->peer[core->self];
+    if (!core->self_vote || !core->voter_active || self->sess.fenced >= core->epoch)
+        return;
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        if (i != core->self)
+            peer_learn(core, i, 0, core->peer[i].sess.cur);
+}
+
 /* q-th largest of the voters' grants; our own vote never ends. */
 void session_recompute(struct core *core)
 {
@@ -207,8 +218,10 @@ void session_recompute(struct core *core)
     core->lease_end = n >= q ? end[q - 1] : 0;
     if (core->lease_end < core->lease_prev)
         core->lease_end = core->lease_prev;
-    if (core->state == CORE_OPENING && whole >= q && core->lease_end > core->now)
+    if (core->state == CORE_OPENING && whole >= q && core->lease_end > core->now) {
+        take_own_rows(core);
         session_opened(core);
+    }
 }
 
 /* Our clock stood still: what was granted in lost time may have ended long ago. */

@@ -204,6 +204,7 @@ struct work {
     bool steal;      /* CLAIM: a live owner was asked to give */
     bool storing;    /* waits for a token */
     bool intent_ok;
+    bool unheard;      /* ... because its holders were silent (static mode) */
     bool abort_stored; /* ACCEPT: the abort is on its way to the disk */
     uint32_t claim_term;
     uint32_t fences; /* CLAIM: core->fences when the consents were given */

@@ -55,6 +55,7 @@ enum mutant {
     MUT_STALE_DELIVERED,      /* copies older than every tombstone are claimed */
     MUT_ROT_IGNORED,          /* damaged mail is delivered and inherited */
     MUT_TWIN_GRANTED,         /* two processes of one session get leases */
+    MUT_STATIC_STRANGERS,     /* leaves static mode without having met (rule M) */
     MUT_COUNT
 };
 #ifdef CORE_SIM

@@ -2,6 +2,7 @@
 /* sim: seeds, replay, shrinking, soak. */
 #include "tests/sim/sim.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -327,6 +328,7 @@ static const char *const mutant_names[MUT_COUNT] = {
     NAME(MUT_STALE_DELIVERED),
     NAME(MUT_ROT_IGNORED),
     NAME(MUT_TWIN_GRANTED),
+    NAME(MUT_STATIC_STRANGERS),
 #undef NAME
 };
 
@@ -446,6 +448,9 @@ int main(int argc, char **argv)
         .steady = number(argc, argv, "--steady", 0) != 0,
         .stop_at_first = number(argc, argv, "--first", 0) != 0};
     struct sim_options o = options_of(seed, j.mutant);
+    /* worlds are big and short-lived: their pages stay ours */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (strcmp(verb, "replay") == 0)
         return replay(&o);
     if (strcmp(verb, "shrink") == 0)

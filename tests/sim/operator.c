@@ -146,6 +146,19 @@ static void say(struct sim *sim, uint32_t index, uint8_t via, struct core_event 
     node_step(sim, via, e);
 }
 
+/* The member that is missed most, as the node sees it that is asked: a voter. */
+static uint64_t dead_one(const struct sim *sim, uint8_t via)
+{
+    const struct core_member *best = NULL;
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        const struct core_member *m = cfg_find(&sim->node[via].disk.cfg, sim->node[i].id);
+        if (m && sim->node[i].permanent_dead &&
+            (!best || (m->roles & ROLE_VOTER) || !(best->roles & ROLE_VOTER)))
+            best = m;
+    }
+    return best ? best->node : 0;
+}
+
 static void change(
     struct sim *sim, uint32_t index, uint8_t op, uint8_t target, uint8_t as)
 {
@@ -171,11 +184,8 @@ static void change(
     if (op == CFG_ADD)
         operator_ident(target, as, &x->ident);
     if (c->mode == MODE_STATIC && op != CFG_MODE)
-        for (uint8_t i = 0; i < sim->node_count; i++)
-            if (sim->node[i].permanent_dead && member(sim, i)) {
-                x->off = sim->node[i].id;
-                sim->forced = true;
-            }
+        x->off = dead_one(sim, via);
+    sim->forced |= x->off != 0;
     say(sim, index, via, &e);
 }
 
@@ -204,7 +214,8 @@ static void force(struct sim *sim, uint32_t index, uint8_t op)
     e.u.admin.node = sim->node[j->target].id;
     e.u.admin.nodes = dead;
     for (uint8_t i = 0; i < sim->node_count; i++)
-        if (sim->node[i].permanent_dead && member(sim, i))
+        if (via != SPARE && sim->node[i].permanent_dead &&
+            cfg_find(&sim->node[via].disk.cfg, sim->node[i].id))
             dead[e.u.admin.count++] = sim->node[i].id;
     if (via == SPARE || !known_to_all(sim, via)) {
         again(sim, index, 3 * SEC);
