@@ -39,6 +39,42 @@ struct msg_id msg_id_next(struct msg_id_source *s, struct wall now)
     return id;
 }
 
+/* --- made alike everywhere: FNV-1a, then the finaliser of splitmix64 --- */
+
+void msg_id_hash_init(struct msg_id_hash *h)
+{
+    h->a = UINT64_C(0xcbf29ce484222325);
+    h->b = UINT64_C(0x6c62272e07bb0142);
+}
+
+void msg_id_hash_add(struct msg_id_hash *h, const void *bytes, size_t len)
+{
+    const unsigned char *p = bytes;
+    for (size_t i = 0; i < len; i++) {
+        h->a = (h->a ^ p[i]) * UINT64_C(0x100000001b3);
+        h->b = (h->b ^ p[i]) * UINT64_C(0x100000001b3);
+    }
+}
+
+static uint64_t mix(uint64_t h)
+{
+    h = (h ^ (h >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ (h >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return h ^ (h >> 31);
+}
+
+/* 48 bits of time, then 80 of the hash. */
+struct msg_id msg_id_hash_end(const struct msg_id_hash *h, struct msg_id from)
+{
+    struct msg_id id = from;
+    uint64_t a = mix(h->a), b = mix(h->b);
+    for (int i = 0; i < 8; i++)
+        id.bytes[6 + i] = (unsigned char)(a >> (56 - 8 * i));
+    id.bytes[14] = (unsigned char)(b >> 8);
+    id.bytes[15] = (unsigned char)b;
+    return id;
+}
+
 struct wall msg_id_time(struct msg_id id)
 {
     int64_t ms = 0;

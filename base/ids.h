@@ -41,6 +41,15 @@ struct msg_id_source {
 void msg_id_source_init(
     struct msg_id_source *s, uint32_t node, uint32_t epoch, uint32_t lane);
 struct msg_id msg_id_next(struct msg_id_source *s, struct wall now);
+/* An id that every node makes alike of the same bytes, so that what two of them make is
+ * one message. Not keyed: nobody gains by a collision, for the bytes are ours. */
+struct msg_id_hash {
+    uint64_t a, b;
+};
+void msg_id_hash_init(struct msg_id_hash *h);
+void msg_id_hash_add(struct msg_id_hash *h, const void *bytes, size_t len);
+/* With the time of `from`. */
+struct msg_id msg_id_hash_end(const struct msg_id_hash *h, struct msg_id from);
 /* The time in the id. */
 struct wall msg_id_time(struct msg_id id);
 

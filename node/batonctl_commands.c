@@ -68,8 +68,15 @@ const struct command commands[] = {
         {{0}}, run_quarantine_ls},
     {"quarantine show", "ID", "everything about one of them", "", 1, 1, {{0}},
         run_queue_show},
-    {"quarantine release", "ID", "back into the queue, from the next start on",
-        "What of it is damaged stays.\n", 1, 1, {{0}}, run_quarantine},
+    {"quarantine release", "ID", "back into the queue, at once",
+        "In a cluster all nodes are asked first: who is known to have it, or to be done "
+        "with it,\n"
+        "gets it no second time. It gets a new id and, like any message, its copies.\n"
+        "What of it is damaged stays.\n",
+        1, 1,
+        {{"--may-duplicate", NULL,
+            "also when a node that may have delivered it cannot tell: tagged D6"}},
+        run_quarantine},
     {"quarantine drop", "ID", "delete it for good", "", 1, 1,
         {{"--reason", "TEXT", "why, for the log; needed"}}, run_quarantine},
     {"trace", "ID|ADDRESS",

@@ -105,6 +105,12 @@ static void print_head(const struct ctl *ctl, const json_t *unit)
     printf("  %6s  %7s  from ", age, size);
     print_sender(get_text(unit, "from"));
     putchar('\n');
+    if (get_bool(unit, "waiting")) {
+        paint(ctl, YELLOW, "    waits for takeover");
+        printf(": its node ");
+        text_put(get_text(unit, "node"));
+        printf(" does not answer\n");
+    }
     if (get_bool(unit, "held")) {
         paint(ctl, YELLOW, "    held");
         printf(": ");
@@ -354,6 +360,10 @@ int run_quarantine_ls(struct ctl *ctl, const struct command_line *line)
 
 static void aside_done_line(struct ctl *ctl, json_t *answer, void *ctx)
 {
+    struct slice as = get_text(answer, "as");
+    json_t *also = json_object_get(answer, "also_aside"), *name;
+    int64_t ended = get_int(answer, "ended_elsewhere");
+    size_t i;
     (void)ctl;
     (void)ctx;
     text_put(get_text(answer, "id"));
@@ -361,9 +371,22 @@ static void aside_done_line(struct ctl *ctl, json_t *answer, void *ctx)
     text_put(get_text(answer, "node"));
     printf(": ");
     text_put(get_text(answer, "done"));
-    printf(get_bool(answer, "at_next_start")
-               ? ", and delivered from the next start of batond on\n"
-               : "\n");
+    if (as.len) {
+        printf(" as ");
+        text_put(as);
+        printf(" to %" PRId64, get_int(answer, "recipients"));
+    }
+    if (ended > 0)
+        printf(", without %" PRId64 " that other nodes have ended", ended);
+    if (get_text(answer, "possible_duplicate").len)
+        printf(" (a possible duplicate, D6)");
+    putchar('\n');
+    json_array_foreach(also, i, name)
+    {
+        printf("  also put aside on ");
+        text_put(slice_str(json_string_value(name) ? json_string_value(name) : ""));
+        printf(": batonctl quarantine drop removes it\n");
+    }
 }
 
 int run_quarantine(struct ctl *ctl, const struct command_line *line)
@@ -372,5 +395,7 @@ int run_quarantine(struct ctl *ctl, const struct command_line *line)
     json_t *args = json_pack("{s:s}", "id", line->positional[0]);
     if (reason)
         json_object_set_new(args, "reason", json_string(reason));
+    if (option_value(line, "--may-duplicate"))
+        json_object_set_new(args, "may_duplicate", json_true());
     return ctl_call(ctl, line->command->name, args, false, aside_done_line, NULL);
 }

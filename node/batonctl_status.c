@@ -148,6 +148,8 @@ static void print_queue(const struct ctl *ctl, const json_t *queue)
     part(ctl, queue, "deferred", "deferred", YELLOW, ", ");
     part(ctl, queue, "held", "held", YELLOW, ", ");
     part(ctl, queue, "in_doubt", "in doubt", YELLOW, ", ");
+    if (get_int(queue, "waiting"))
+        part(ctl, queue, "waiting", "waiting for takeover", YELLOW, ", ");
     part(ctl, queue, "copies_short", "short of copies", RED, ", ");
     part(ctl, queue, "quarantined", "quarantined", RED, ", ");
     printf("\n        %s of %s on disk; ", used, quota);

@@ -40,6 +40,7 @@ static void print_counts(const json_t *row, const char *past)
     printf(", %s %s", changed, past);
     print_count(row, "busy", "busy: being delivered now");
     print_count(row, "failed", "failed");
+    print_count(row, "waiting", "waiting: their node is down, nobody has taken over yet");
     putchar('\n');
 }
 

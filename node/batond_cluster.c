@@ -144,8 +144,16 @@ void cluster_unit(struct node *n, struct unit_id id, struct control_unit *out)
     struct unit_row unit;
     struct cluster_identity none;
     size_t len = 0;
-    if (engine_unit_stands(n->engine, id, &out->owned, &out->copies))
+    struct engine_unit_stand stand;
+    if (engine_unit_stands(n->engine, id, &stand)) {
+        out->owned = stand.owned;
+        out->copies = stand.copies;
+        out->waits = stand.waits;
+        out->delivered = stand.delivered;
+        out->failed = stand.failed;
+        memcpy(out->owner, stand.owner, sizeof(out->owner));
         return;
+    }
     struct core_cfg *cfg = mem_zalloc(sizeof(*cfg));
     unit_id_key(id, key);
     memcpy(row.key, key, sizeof(key));
@@ -154,6 +162,8 @@ void cluster_unit(struct node *n, struct unit_id id, struct control_unit *out)
     row.value = slice_make(value, len);
     if (err == ERR_OK && rows_get(&row, &event, cfg, &unit, &none) == ROWS_EVENT) {
         out->owned = unit.owner == store_identity(n->store).node_id;
+        out->delivered = unit.delivered;
+        out->failed = unit.failed;
         out->copies = 0;
         for (unsigned i = 0; i < unit.list_count; i++)
             out->copies += unit.list[i].status == LIST_HOLD;

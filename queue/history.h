@@ -30,5 +30,8 @@ enum err history_find_id(struct history *h, struct msg_id id,
 enum err history_find_address(struct history *h, struct slice address,
     unsigned max_messages, void (*found)(const struct record *r, void *ctx),
     void *ctx) MUST_CHECK;
+/* What happened since then is remembered; of what was before, perhaps not all. Any
+ * thread. */
+struct wall history_since(struct history *h);
 
 #endif

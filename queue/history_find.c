@@ -78,6 +78,17 @@ enum err history_find_id(struct history *h, struct msg_id id,
     return ERR_OK;
 }
 
+struct wall history_since(struct history *h)
+{
+    int64_t since = wall_now().ms - h->keep_ms;
+    pthread_mutex_lock(&h->list_lock);
+    /* The first segment has number 1: when it is not there, older ones have left. */
+    if (h->count && h->segments[0].number > 1 && h->segments[0].first_ms > since)
+        since = h->segments[0].first_ms;
+    pthread_mutex_unlock(&h->list_lock);
+    return (struct wall){since};
+}
+
 struct messages {
     struct msg_id *ids;
     unsigned count, max;

@@ -48,6 +48,9 @@ struct recipient {
     struct slice orcpt;   /* "rfc822;user@example.org", decoded from xtext, or empty */
     uint8_t notify;
     uint16_t index; /* in its unit; the key of its row */
+    /* Of a new message: 0, or the number of the cause (D1 to D8) for which it may have
+     * this mail already. In records attempt_id says it. */
+    uint8_t doubt;
 };
 
 /* What makes two messages of one client the same: a hash over who sent it, the envelope

@@ -191,6 +191,7 @@ void rcpt_row_make_new(
 {
     make_recipient(row, r);
     row->next_due_ms = m->created.ms;
+    row->attempt_id = r->doubt;
 }
 
 void rcpt_row_make(Baton__Disk__Rcpt *row, const struct rcpt_record *r, struct wall now)

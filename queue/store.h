@@ -36,6 +36,7 @@ struct store_identity {
     bool clean_shutdown; /* of the run before */
     bool created;
     struct wall last_commit; /* latest wall time ever committed: */
+    struct wall made_at;     /* when the store was made */
     uint32_t schema;
 };
 

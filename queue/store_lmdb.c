@@ -365,6 +365,7 @@ static void begin_epoch(struct lmdb_store *s)
     struct store_identity *id = &s->base.identity;
     id->clean_shutdown = s->meta.clean_shutdown;
     id->last_commit.ms = s->meta.last_commit_ms;
+    id->made_at.ms = s->meta.created_ms;
     s->meta.clean_shutdown = false;
     s->meta.epoch++;
     id->epoch = s->meta.epoch;

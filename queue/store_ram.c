@@ -582,6 +582,7 @@ struct store *store_open_ram(uint64_t quota_bytes)
         .clean_shutdown = true,
         .created = true,
         .last_commit = now,
+        .made_at = now,
         .schema = STORE_SCHEMA};
     atomic_store(&s->base.last_commit_ms, now.ms);
     store_start(&s->base);

@@ -400,6 +400,22 @@ void core_counts(const struct core *core, struct core_counts *out);
 bool core_unit_row(
     const struct core *core, const struct core_unit_id *id, struct unit_row *out);
 
+/* Mail of an owner that seems to be gone: a live copy here that waits for its takeover,
+ * and we are the first of those that hold it and live, so that one node tells of it.
+ * Hints decide: a moment long two nodes may, or none. */
+bool core_unit_waits(const struct core *core, const struct core_unit_id *id);
+/* What no counter keeps, summed over the units slice by slice: `at` 0 begins, and is 0
+ * again at the end of a pass. */
+struct core_survey {
+    uint32_t at;
+    uint64_t owned_rcpts; /* open recipients of owned units */
+    uint8_t owner_count;
+    struct core_waiting {
+        uint64_t owner, units, rcpts;
+    } owner[CORE_MEMBERS_MAX];
+};
+void core_survey(const struct core *core, struct core_survey *s, uint32_t units);
+
 /* Bytes that core_init needs. */
 size_t core_size(const struct core_limits *limits);
 

@@ -51,6 +51,75 @@ void core_counts(const struct core *core, struct core_counts *out)
             view_of(core, i, &out->member[out->member_count++]);
 }
 
+/* ---- mail of owners that seem to be gone ---- */
+
+static bool seems_gone(const struct core *core, uint8_t slot)
+{
+    return slot != core->self && (peer_down(core, slot) || !peer_member(core, slot) ||
+                                     core->peer[slot].swim != SWIM_ALIVE);
+}
+
+static bool waits(const struct core *core, const struct unit *u)
+{
+    if (u->state != UNIT_LIVE || (u->flags & UF_ACCEPTING) || u->owner == core->self ||
+        !seems_gone(core, u->owner))
+        return false;
+    for (int i = 0; i < u->list_count; i++) {
+        uint8_t slot = u->list[i];
+        if (slot == core->self)
+            return true;
+        if (slot != u->owner && unit_status(u, i) == LIST_HOLD && !seems_gone(core, slot))
+            return false;
+    }
+    return true;
+}
+
+bool core_unit_waits(const struct core *core, const struct core_unit_id *id)
+{
+    const struct unit *u = unit_find(core, id);
+    return u && waits(core, u);
+}
+
+static struct core_waiting *waiting_of(struct core_survey *s, uint64_t owner)
+{
+    uint8_t i = 0;
+    while (i < s->owner_count && s->owner[i].owner != owner)
+        i++;
+    if (i == CORE_MEMBERS_MAX)
+        return NULL; /* more owners than members can be: left out */
+    if (i == s->owner_count)
+        s->owner[s->owner_count++] = (struct core_waiting){.owner = owner};
+    return &s->owner[i];
+}
+
+static void survey_unit(
+    const struct core *core, struct core_survey *s, const struct unit *u)
+{
+    uint64_t open = unit_all(u) & ~(u->delivered | u->failed);
+    unsigned rcpts = (unsigned)__builtin_popcountll(open);
+    if (u->flags & UF_C_OWNED) {
+        s->owned_rcpts += rcpts;
+        return;
+    }
+    struct core_waiting *w =
+        waits(core, u) ? waiting_of(s, core->peer[u->owner].node) : NULL;
+    if (w) {
+        w->units++;
+        w->rcpts += rcpts;
+    }
+}
+
+void core_survey(const struct core *core, struct core_survey *s, uint32_t units)
+{
+    if (s->at == 0)
+        memset(s, 0, sizeof(*s));
+    for (; units && s->at < core->unit_high; units--, s->at++)
+        if (core->unit[s->at].flags & UF_USED)
+            survey_unit(core, s, &core->unit[s->at]);
+    if (s->at >= core->unit_high)
+        s->at = 0;
+}
+
 /* ---- determinism ---- */
 
 static uint64_t mix(uint64_t h, uint64_t v)

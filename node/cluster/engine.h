@@ -84,6 +84,8 @@ struct engine_member {
     int64_t heard_ms; /* since the last frame; -1: never */
     uint64_t settings_hash;
     char version[16];
+    uint64_t waiting,
+        waiting_rcpts; /* its mail, of which we tell until it is taken over */
 };
 struct engine_status {
     char name[64];
@@ -91,8 +93,9 @@ struct engine_status {
     uint8_t mode; /* enum core_mode */
     uint8_t copies, min_copies;
     uint32_t epoch;
-    const char *state; /* "opening", "syncing", "ready", "resigned", ... */
-    int64_t lease_ms;  /* left; 0: none; INT64_MAX: static mode */
+    const char *state;    /* "opening", "syncing", "ready", "resigned", ... */
+    int64_t lease_ms;     /* left; 0: none; INT64_MAX: static mode */
+    uint64_t owned_rcpts; /* open ones; some seconds old where there are many units */
     uint64_t units, owned, copies_held, copies_short, in_doubt, tombstones, quarantined;
     unsigned seeds_failing; /* names that cannot be resolved */
     char seed_problem[400]; /* the first of them, and why */
@@ -102,11 +105,17 @@ struct engine_status {
 };
 void engine_status(struct engine *e, struct engine_status *out);
 
-/* How a unit stands at this moment: is it ours, and how many copies are durable, with our
- * own? The row on disk knows only whom it was sent to. False: the core does not know it.
- * Any thread. */
+/* How a unit stands at this moment. The row on disk knows only whom it was sent to.
+ * False: the core does not know it. Any thread. */
+struct engine_unit_stand {
+    bool owned;      /* by this node */
+    unsigned copies; /* durable ones, with our own */
+    char owner[32];  /* its name; "" when it is no member */
+    bool waits;      /* its owner seems to be gone, and it is for us to tell of it */
+    uint64_t delivered, failed; /* by recipient's index: final */
+};
 bool engine_unit_stands(
-    struct engine *e, struct unit_id id, bool *owned, unsigned *copies);
+    struct engine *e, struct unit_id id, struct engine_unit_stand *out);
 
 /* --- questions to the other nodes: a JSON object there, a JSON object back --- */
 struct engine_query {

@@ -190,6 +190,7 @@ static void pack_hot(const struct message *m, uint32_t part, struct buf *out)
     for (uint16_t i = 0; i < u->rcpt_count; i++) {
         rcpts[i].rcpt = u->rcpts[i];
         rcpts[i].next_due = m->created;
+        rcpts[i].attempt_id = u->rcpts[i].doubt;
     }
     if (!unit_head_pack(&rec, out))
         buf_clear(out);

@@ -192,6 +192,7 @@ struct engine {
 
     pthread_mutex_t status_lock;
     struct engine_status status; /* under it */
+    struct core_survey survey, surveyed;
     struct transport_stats told_stats;
 };
 

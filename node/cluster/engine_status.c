@@ -8,6 +8,8 @@
 #include "base/metrics.h"
 #include "node/cluster/members_internal.h"
 
+#define SURVEY_UNITS 20000
+
 static enum member_state state_of(const struct core_member *m, uint32_t epoch)
 {
     if (m->roles & ROLE_DRAINING)
@@ -131,12 +133,33 @@ static void fill(struct engine *e, const struct core_counts *c, struct engine_st
     engine_seeds_status(e, s);
 }
 
+/* A slice at a time: a million units must not hold up the thread. */
+static void survey(struct engine *e)
+{
+    core_survey(e->core, &e->survey, SURVEY_UNITS);
+    if (e->survey.at == 0)
+        e->surveyed = e->survey;
+}
+
+static void add_survey(const struct core_survey *from, struct engine_status *s)
+{
+    s->owned_rcpts = from->owned_rcpts;
+    for (unsigned i = 0; i < s->member_count; i++)
+        for (unsigned j = 0; j < from->owner_count; j++)
+            if (from->owner[j].owner == s->members[i].node) {
+                s->members[i].waiting = from->owner[j].units;
+                s->members[i].waiting_rcpts = from->owner[j].rcpts;
+            }
+}
+
 void engine_status_update(struct engine *e)
 {
     struct core_counts *counts = mem_zalloc(sizeof(*counts));
     struct engine_status *s = mem_zalloc(sizeof(*s));
     core_counts(e->core, counts);
     fill(e, counts, s);
+    survey(e);
+    add_survey(&e->surveyed, s);
     set_metrics(s, &e->told_stats);
     rights_publish_accept(e->deps.rights, may_accept(e, counts));
     pthread_mutex_lock(&e->status_lock);
@@ -153,20 +176,33 @@ void engine_status(struct engine *e, struct engine_status *out)
     pthread_mutex_unlock(&e->status_lock);
 }
 
+static void name_of(struct engine *e, uint64_t node, char *out, size_t size)
+{
+    pthread_mutex_lock(&e->status_lock);
+    for (unsigned i = 0; i < e->status.member_count; i++)
+        if (e->status.members[i].node == node)
+            snprintf(out, size, "%s", e->status.members[i].name);
+    pthread_mutex_unlock(&e->status_lock);
+}
+
 bool engine_unit_stands(
-    struct engine *e, struct unit_id id, bool *owned, unsigned *copies)
+    struct engine *e, struct unit_id id, struct engine_unit_stand *out)
 {
     struct core_unit_id core_id = rows_core_id(id);
     struct unit_row row;
+    *out = (struct engine_unit_stand){0};
     pthread_mutex_lock(&e->core_lock);
     bool known = engine_unit(e, &core_id, &row);
+    out->waits = known && core_unit_waits(e->core, &core_id);
     pthread_mutex_unlock(&e->core_lock);
     if (!known)
         return false;
-    *owned = row.owner == e->node;
-    *copies = 0;
+    name_of(e, row.owner, out->owner, sizeof(out->owner));
+    out->owned = row.owner == e->node;
+    out->delivered = row.delivered;
+    out->failed = row.failed;
     for (unsigned i = 0; i < row.list_count; i++)
-        *copies += row.list[i].status == LIST_HOLD;
+        out->copies += row.list[i].status == LIST_HOLD;
     return true;
 }
 

@@ -49,9 +49,15 @@ void work_continue(struct work *w, bool more);
 /* From `done`: ends the request with this error, and frees the work. */
 void work_fail(struct work *w, int exit_code, const char *next_step, const char *text);
 
-/* Is it this node's mail? In a cluster its store has copies of other nodes' too. Any
- * thread. */
+/* In a cluster the store has copies of other nodes' mail too. How it stands: `owned` and
+ * one copy, when nobody knows better. Any thread. */
+void unit_stands(
+    const struct control_handlers *h, struct unit_id id, struct control_unit *out);
 bool unit_is_ours(const struct control_handlers *h, struct unit_id id);
+/* Whose mail this node tells of: its own, and that of nodes that seem to be gone until
+ * somebody has taken it over. NULL: another node tells of it. Borrowed from `at` or
+ * longer. */
+const char *unit_told(const struct control_handlers *h, const struct control_unit *at);
 /* One compact JSON line. Takes the reference. False when the buffer is full. */
 bool json_line(json_t *object, struct buf *out);
 json_t *json_time(struct wall t); /* ISO 8601, or null for 0 */

@@ -4,8 +4,9 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "node/control/release.h"
 #include "node/control/unit_json.h"
-#include "node/control/wide.h"
+#include "node/delivery/schedule.h"
 
 #define LINES_MAX (8u << 20)
 #define LIST_MAX 10000
@@ -86,8 +87,7 @@ static void look(
     work_start(&l->work);
 }
 
-/* "ID-N", or "ID" for its only or first domain. */
-static bool take_id(struct control_request *req, json_t *args, struct unit_id *out)
+bool quarantine_take_id(struct control_request *req, json_t *args, struct unit_id *out)
 {
     const char *text;
     *out = (struct unit_id){0};
@@ -110,7 +110,7 @@ static void handle_ls(struct control_request *req, json_t *args, void *ctx)
 static void handle_show(struct control_request *req, json_t *args, void *ctx)
 {
     struct unit_id id;
-    if (take_id(req, args, &id))
+    if (quarantine_take_id(req, args, &id))
         look(ctx, req, &id);
 }
 
@@ -147,8 +147,9 @@ static void verb_done(struct store_op *op, void *owner)
         json_set_text(o, "id", slice_str(id));
         json_set_text(o, "node", slice_str(v->handlers->sources.node));
         json_object_set_new(o, "done", json_string(release ? "released" : "dropped"));
-        /* The schedule of a node alone hears of units by intake and by the scan. */
-        json_object_set_new(o, "at_next_start", json_boolean(release));
+        if (release && !v->handlers->stopped && v->handlers->sources.schedule)
+            schedule_unit_start(v->handlers->sources.schedule, v->op.unit, UINT64_MAX, 0,
+                (struct wall){0});
         control_reply(v->req, o);
         control_finish(v->req, 0);
     }
@@ -173,13 +174,10 @@ static void handle_release(struct control_request *req, json_t *args, void *ctx)
 {
     struct control_handlers *h = ctx;
     struct unit_id id;
-    if (!take_id(req, args, &id))
+    if (!quarantine_take_id(req, args, &id))
         return;
-    /* The members must agree who owns it, and the core has no way to hear of it. */
     if (h->sources.peers)
-        control_fail(req, 1,
-            "batonctl quarantine show prints it: send it again, then quarantine drop it",
-            "release is not built in this version for a node of a cluster");
+        release_in_cluster(req, args, h, id);
     else
         submit(h, req, id, true);
 }
@@ -188,7 +186,8 @@ static void handle_drop(struct control_request *req, json_t *args, void *ctx)
 {
     const char *reason;
     struct unit_id id;
-    if (!take_id(req, args, &id) || !control_arg_text(req, args, "reason", &reason))
+    if (!quarantine_take_id(req, args, &id) ||
+        !control_arg_text(req, args, "reason", &reason))
         return;
     if (!reason || !reason[0])
         control_fail(req, 1, "say why with --reason; it is kept in the log",
@@ -203,4 +202,5 @@ void quarantine_register(struct control *c, struct control_handlers *h)
     control_register(c, "quarantine show", CONTROL_READS, handle_show, h);
     control_register(c, "quarantine release", CONTROL_CHANGES, handle_release, h);
     control_register(c, "quarantine drop", CONTROL_CHANGES, handle_drop, h);
+    release_register(c, h);
 }

@@ -30,37 +30,47 @@ struct ls {
     struct mono started;
 };
 
-static bool is_ours(
+void unit_stands(
     const struct control_handlers *h, struct unit_id id, struct control_unit *out)
 {
     *out = (struct control_unit){.owned = true, .copies = 1};
     if (h->sources.unit)
         h->sources.unit(h->sources.ctx, id, out);
-    return out->owned;
 }
 
 bool unit_is_ours(const struct control_handlers *h, struct unit_id id)
 {
     struct control_unit at;
-    return is_ours(h, id, &at);
+    unit_stands(h, id, &at);
+    return at.owned;
 }
 
-static void set_copies(json_t *unit, const struct control_unit *at)
+const char *unit_told(const struct control_handlers *h, const struct control_unit *at)
+{
+    if (at->owned)
+        return h->sources.node;
+    return at->waits && at->owner[0] ? at->owner : NULL;
+}
+
+/* What of a line is the cluster's to say. */
+static void set_stand(json_t *unit, const struct control_unit *at)
 {
     json_object_set_new(unit, "copies", json_integer(at->copies));
+    if (!at->owned)
+        json_object_set_new(unit, "waiting", json_true());
 }
 
 static bool ls_unit(const struct unit_record *u, void *ctx)
 {
     struct ls *ls = ctx;
-    const char *node = ls->work.handlers->sources.node;
+    struct control_unit at;
     ls->after = u->id;
     ls->has_after = true;
-    struct control_unit at;
-    if (filter_matches(&ls->filter, u, node, ls->now) &&
-        is_ours(ls->work.handlers, u->id, &at)) {
+    unit_stands(ls->work.handlers, u->id, &at);
+    const char *node = unit_told(ls->work.handlers, &at);
+    if (node && filter_matches(&ls->filter, u, node, ls->now)) {
         json_t *o = unit_json(u, node, false);
-        set_copies(o, &at);
+        set_stand(o, &at);
         json_line(o, &ls->work.lines);
         ls->left--;
     }
@@ -179,8 +189,9 @@ static void show_unit(struct show *show, struct unit_id id)
     struct store *store = show->work.handlers->sources.store;
     struct unit_record *u = NULL;
     struct control_unit at;
-    if ((show->unit >= 0 && id.unit != show->unit) ||
-        !is_ours(show->work.handlers, id, &at))
+    unit_stands(show->work.handlers, id, &at);
+    const char *node = unit_told(show->work.handlers, &at);
+    if ((show->unit >= 0 && id.unit != show->unit) || !node)
         return;
     enum err err = store_read_unit(store, id, &u);
     if (err == ERR_STORE_NOT_FOUND)
@@ -189,8 +200,8 @@ static void show_unit(struct show *show, struct unit_id id)
         show->work.err = err;
         return;
     }
-    json_t *o = unit_json_full(u, show->work.handlers->sources.node);
-    set_copies(o, &at);
+    json_t *o = unit_json_full(u, node);
+    set_stand(o, &at);
     if (show->headers && buf_len(&show->work.lines) == 0)
         add_header(store, id.msg, o);
     json_line(o, &show->work.lines);

@@ -35,6 +35,7 @@ struct verb_unit {
     struct verb *verb;
     unsigned at;
     bool is_copy; /* of another node's, which holds it itself: so that its heir does */
+    bool waits;   /* for its takeover: nobody else tells of it */
     union {
         struct store_hold hold;
         struct store_due due;
@@ -56,7 +57,7 @@ struct verb {
     bool has_after, more;
     struct unit_id after;
     unsigned seen;
-    uint64_t matched, changed, busy, failed;
+    uint64_t matched, changed, busy, failed, waiting_units;
     enum err why; /* of the last that failed */
     struct hand hand;
     struct verb_unit units[HAND_MAX];
@@ -81,31 +82,38 @@ static bool wants_any(const struct verb *v, const struct unit_record *u)
 
 /* What came after the command was given is not meant: a report that it causes, above all.
  */
-static bool is_meant(const struct verb *v, const struct unit_record *u)
+static bool is_meant(
+    const struct verb *v, const struct unit_record *u, const struct control_unit *at)
 {
-    const char *node = v->work.handlers->sources.node;
+    const char *node = at->owned ? v->work.handlers->sources.node : at->owner;
     return u->message->created.ms < v->now.ms &&
            filter_matches(&v->filter, u, node, v->now) && wants_any(v, u);
 }
 
-static void add_unit(struct verb *v, const struct unit_record *u)
+static void add_unit(
+    struct verb *v, const struct unit_record *u, const struct control_unit *at)
 {
-    bool is_copy = !unit_is_ours(v->work.handlers, u->id);
     bool holds = v->row->want == HAND_HOLD || v->row->want == HAND_RELEASE;
-    v->matched += !is_copy;
-    if (v->dry_run || (is_copy && !holds))
+    v->matched += at->owned || at->waits;
+    if (!at->owned && at->waits && !holds)
+        v->waiting_units++;
+    bool as_it_is = u->held == (v->row->want == HAND_HOLD);
+    if (v->dry_run || (!at->owned && (!holds || as_it_is)))
         return;
-    v->units[v->hand.count].is_copy = is_copy;
+    v->units[v->hand.count].is_copy = !at->owned;
+    v->units[v->hand.count].waits = at->waits;
     v->hand.units[v->hand.count++] = (struct hand_unit){.id = u->id};
 }
 
 static bool find_unit(const struct unit_record *u, void *ctx)
 {
     struct verb *v = ctx;
+    struct control_unit at;
     v->after = u->id;
     v->has_after = true;
-    if (is_meant(v, u))
-        add_unit(v, u);
+    unit_stands(v->work.handlers, u->id, &at);
+    if (is_meant(v, u, &at))
+        add_unit(v, u, &at);
     v->more = v->hand.count == HAND_MAX || ++v->seen >= PAGE_UNITS;
     return !v->more && !atomic_load_explicit(&v->work.cancelled, memory_order_relaxed);
 }
@@ -180,9 +188,10 @@ static void verb_free(struct work *w)
 static json_t *summary(const struct verb *v)
 {
     json_t *o =
-        json_pack("{s:s,s:I,s:I,s:I,s:I,s:b}", "node", v->work.handlers->sources.node,
+        json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:b}", "node", v->work.handlers->sources.node,
             "matched", (json_int_t)v->matched, "changed", (json_int_t)v->changed, "busy",
-            (json_int_t)v->busy, "failed", (json_int_t)v->failed, "dry_run", v->dry_run);
+            (json_int_t)v->busy, "failed", (json_int_t)v->failed, "waiting",
+            (json_int_t)v->waiting_units, "dry_run", v->dry_run);
     if (v->failed)
         json_object_set_new(o, "error", json_string(err_text(v->why)));
     return o;
@@ -278,9 +287,12 @@ static void hold_done(struct store_op *op, void *owner)
     struct store_hold *hold = CONTAINER_OF(op, struct store_hold, op);
     struct verb_unit *vu = CONTAINER_OF(hold, struct verb_unit, u.hold);
     (void)owner;
-    bool is_copy = vu->verb->hand.units[vu->at].found != HAND_TAKEN;
-    if (went_well(vu->verb, op->result) && !is_copy) {
-        took_place(vu, hold->hold ? HAND_HELD : HAND_DUE);
+    bool taken = vu->verb->hand.units[vu->at].found == HAND_TAKEN;
+    if (went_well(vu->verb, op->result) && (taken || vu->waits)) {
+        if (taken)
+            took_place(vu, hold->hold ? HAND_HELD : HAND_DUE);
+        else
+            vu->verb->changed++;
         if (hold->hold)
             log_held(vu->verb, hold->unit);
     }

@@ -74,8 +74,10 @@ static bool shape_unit(const struct unit_record *u, void *ctx)
     s->after = u->id;
     s->has_after = true;
     s->more = ++s->seen >= PAGE_UNITS;
-    if (filter_matches(&s->filter, u, s->work.handlers->sources.node, s->now) &&
-        unit_is_ours(s->work.handlers, u->id)) {
+    struct control_unit at;
+    unit_stands(s->work.handlers, u->id, &at);
+    const char *node = unit_told(s->work.handlers, &at);
+    if (node && filter_matches(&s->filter, u, node, s->now)) {
         int64_t minutes = (s->now.ms - m->created.ms) / 60000;
         uint64_t n = open_recipients(u);
         unsigned bucket = 0;

@@ -234,33 +234,21 @@ static json_t *node_json(const struct control_handlers *h,
     return n;
 }
 
-/* In the cluster a copy for another node is in its store, and not its mail: recipients
- * are counted by their share. */
-static uint64_t own_share(
-    uint64_t n, const struct store_stats *st, const struct engine_status *cl)
-{
-    if (!cl || cl->owned >= st->units)
-        return n;
-    return st->units ? (uint64_t)((double)n * (double)cl->owned / (double)st->units + 0.5)
-                     : 0;
-}
-
 static json_t *queue_json(const struct control_overview *o, const struct store_stats *st,
     const struct engine_status *cl)
 {
     json_t *q = json_object();
     json_object_set_new(
         q, "messages", json_integer((json_int_t)(cl ? cl->owned : st->units)));
-    json_object_set_new(
-        q, "recipients", json_integer((json_int_t)own_share(st->recipients, st, cl)));
+    json_object_set_new(q, "recipients",
+        json_integer((json_int_t)(cl ? cl->owned_rcpts : st->recipients)));
     json_object_set_new(q, "due", json_integer((json_int_t)o->due));
     json_object_set_new(q, "deferred", json_integer((json_int_t)o->deferred));
     json_object_set_new(q, "held", json_integer((json_int_t)st->held));
     json_object_set_new(q, "in_doubt", json_integer((json_int_t)o->in_doubt));
     json_object_set_new(
         q, "copies_short", json_integer(cl ? (json_int_t)cl->copies_short : 0));
-    uint64_t aside = st->quarantined + (cl ? cl->quarantined : 0);
-    json_object_set_new(q, "quarantined", json_integer((json_int_t)aside));
+    json_object_set_new(q, "quarantined", json_integer((json_int_t)st->quarantined));
     json_object_set_new(q, "oldest_age_s",
         o->oldest_age_s < 0 ? json_null() : json_integer(o->oldest_age_s));
     json_object_set_new(q, "used_bytes", json_integer((json_int_t)st->used_bytes));
@@ -301,6 +289,20 @@ static void add_settings(json_t *status, const struct control_sources *s)
     json_object_set_new(status, "settings", all);
 }
 
+/* Mail of nodes that seem to be gone, as far as it is for us to tell. */
+static void add_waiting(json_t *status, const struct engine_status *cl)
+{
+    json_t *all = json_object();
+    for (unsigned i = 0; i < cl->member_count; i++) {
+        const struct engine_member *m = &cl->members[i];
+        if (m->waiting)
+            json_object_set_new(all, m->name,
+                json_pack("{s:I,s:I}", "messages", (json_int_t)m->waiting, "recipients",
+                    (json_int_t)m->waiting_rcpts));
+    }
+    json_object_set_new(status, "waiting", all);
+}
+
 static void handle_status(struct control_request *req, json_t *args, void *ctx)
 {
     struct control_handlers *h = ctx;
@@ -321,6 +323,8 @@ static void handle_status(struct control_request *req, json_t *args, void *ctx)
     json_object_set_new(s, "queue", queue_json(&o, &st, cl));
     if (json_is_true(json_object_get(args, "part")) && h->sources.settings)
         add_settings(s, &h->sources);
+    if (cl)
+        add_waiting(s, cl);
     json_object_set_new(s, "rates", rates_json(h->rates));
     json_object_set_new(s, "egress", json_array());
     json_object_set_new(

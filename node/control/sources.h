@@ -45,6 +45,9 @@ struct control_alarm {
 struct control_unit {
     bool owned;      /* this node's mail; else a copy it keeps for another */
     unsigned copies; /* durable ones, this node's too */
+    bool waits;      /* a copy, for a node that seems to be gone: this one tells of it */
+    char owner[32];  /* of a copy: that node's name, or "" */
+    uint64_t delivered, failed; /* by recipient's index: final, as the cluster knows */
 };
 
 struct control_sources {

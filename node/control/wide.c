@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "node/control/release.h"
 
 static const struct {
     const char *command;
@@ -12,13 +13,20 @@ static const struct {
 } shared[] = {{"status", wide_status}, {"node ls", wide_nodes}, {"queue ls", wide_ls},
     {"queue show", wide_show}, {"queue shape", wide_shape}, {"trace", wide_trace},
     {"quarantine ls", wide_all}, {"quarantine show", wide_show},
-    {"quarantine drop", wide_show}, {"events", wide_events}, {"why", wide_all},
-    {"queue hold", wide_verb}, {"queue release", wide_verb}, {"queue retry", wide_verb},
-    {"queue expire", wide_verb}, {"queue bounce", wide_verb}, {"queue drop", wide_verb}};
+    {"quarantine drop", wide_show}, {"quarantine release", wide_release},
+    {"events", wide_events}, {"why", wide_all}, {"queue hold", wide_verb},
+    {"queue release", wide_verb}, {"queue retry", wide_verb}, {"queue expire", wide_verb},
+    {"queue bounce", wide_verb}, {"queue drop", wide_verb}};
 #define SHARED (sizeof(shared) / sizeof(shared[0]))
+
+/* What only nodes ask each other. */
+static const char *const between[] = {"shared", "quarantine look"};
 
 bool wide_is_shared(const char *command)
 {
+    for (size_t i = 0; i < sizeof(between) / sizeof(between[0]); i++)
+        if (strcmp(between[i], command) == 0)
+            return true;
     for (size_t i = 0; i < SHARED; i++)
         if (strcmp(shared[i].command, command) == 0)
             return true;
@@ -220,17 +228,23 @@ void wide_finish(struct wide *w, int exit_code)
     wide_free(w);
 }
 
-void wide_refuse(struct wide *w)
+void wide_refuse_with(struct wide *w, json_t *error, const char *next_step)
 {
-    json_t *more = remarks(w), *own = w->parts[0].answer;
-    json_t *error = json_object_get(own, "error"),
-           *next = json_object_get(own, "next_step");
-    json_object_set_new(more, "error",
-        error ? json_incref(error) : json_string("this node did not answer itself"));
-    if (next)
-        json_object_set(more, "next_step", next);
+    json_t *more = remarks(w);
+    json_object_set_new(more, "error", error);
+    if (next_step)
+        json_object_set_new(more, "next_step", control_text(slice_str(next_step)));
     control_finish_with(w->req, 1, more);
     wide_free(w);
+}
+
+void wide_refuse(struct wide *w)
+{
+    json_t *own = w->parts[0].answer, *error = json_object_get(own, "error");
+    const char *next = json_string_value(json_object_get(own, "next_step"));
+    wide_refuse_with(w,
+        error ? json_incref(error) : json_string("this node did not answer itself"),
+        next);
 }
 
 /* --- answering --- */
@@ -267,7 +281,7 @@ static void serve(struct mail *mail, void *owner)
     const char *by = json_string_value(json_object_get(s->question, "by"));
     json_t *args = json_object_get(s->question, "args");
     (void)owner;
-    bool known = command && (wide_is_shared(command) || strcmp(command, "shared") == 0);
+    bool known = command && wide_is_shared(command);
     if (s->handlers->stopped || !known || !json_is_object(args) ||
         json_is_true(json_object_get(args, "follow")))
         served_done(refusal("this node does not answer that to other nodes"), s);

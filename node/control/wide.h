@@ -54,6 +54,8 @@ void wide_again(struct wide *w, struct wide_part *part, json_t *part_args,
 void wide_finish(struct wide *w, int exit_code);
 /* The same when nobody had anything: with the error of this node's part. */
 void wide_refuse(struct wide *w);
+/* The same with an error of one's own, which it takes. */
+void wide_refuse_with(struct wide *w, json_t *error, const char *next_step);
 
 /* Which commands other nodes may ask for. */
 bool wide_is_shared(const char *command);

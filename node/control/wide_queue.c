@@ -19,6 +19,8 @@ struct ls_state {
     struct ls_source *sources; /* as the parts */
     int64_t left;              /* of --limit */
     struct wide_part *asked;   /* whose page is under way */
+    char last_id[40];          /* of the line that was told last */
+    int64_t last_unit;
 };
 
 static void ls_state_free(void *state)
@@ -51,21 +53,58 @@ static json_t *head_of(const struct wide *w, unsigned i)
     return json_array_get(wide_lines(&w->parts[i]), ls->sources[i].next);
 }
 
+static const char *id_of(const json_t *line)
+{
+    const char *id = json_string_value(json_object_get(line, "id"));
+    return id ? id : "";
+}
+
+static json_int_t unit_of(const json_t *line)
+{
+    return json_integer_value(json_object_get(line, "unit"));
+}
+
+static bool waits(const json_t *line)
+{
+    return json_is_true(json_object_get(line, "waiting"));
+}
+
+/* Of the same unit, its owner's own line comes first. */
+static bool is_before(const json_t *a, const json_t *b)
+{
+    int by_id = strcmp(id_of(a), id_of(b));
+    if (by_id != 0)
+        return by_id < 0;
+    if (unit_of(a) != unit_of(b))
+        return unit_of(a) < unit_of(b);
+    return !waits(a) && waits(b);
+}
+
 /* The oldest line that all nodes' pages begin with; -1: none is left. Ids sort by time.
  */
 static int oldest(const struct wide *w)
 {
     int best = -1;
-    const char *best_id = "";
     for (unsigned i = 0; i < w->count; i++) {
         json_t *line = head_of(w, i);
-        const char *id = json_string_value(json_object_get(line, "id"));
-        if (line && (best < 0 || strcmp(id ? id : "", best_id) < 0)) {
+        if (line && (best < 0 || is_before(line, head_of(w, (unsigned)best))))
             best = (int)i;
-            best_id = id ? id : "";
-        }
     }
     return best;
+}
+
+/* Told for a node that seems to be gone: not when it has answered itself, nor when
+ * somebody told of the unit already. */
+static bool is_told(const struct wide *w, const json_t *line)
+{
+    const struct ls_state *ls = w->state;
+    const char *owner = json_string_value(json_object_get(line, "node"));
+    if (!waits(line))
+        return false;
+    for (unsigned i = 0; i < w->count; i++)
+        if (owner && w->parts[i].answer && strcmp(w->parts[i].name, owner) == 0)
+            return true;
+    return unit_of(line) == ls->last_unit && strcmp(id_of(line), ls->last_id) == 0;
 }
 
 static json_t *page_args(const struct wide *w, const char *after, int64_t limit)
@@ -119,8 +158,13 @@ static void ls_next(struct wide *w)
         int i = oldest(w);
         if (i < 0)
             break;
-        json_t *line = json_incref(head_of(w, (unsigned)i));
+        json_t *line = head_of(w, (unsigned)i);
         ls->sources[i].next++;
+        if (is_told(w, line))
+            continue;
+        snprintf(ls->last_id, sizeof(ls->last_id), "%s", id_of(line));
+        ls->last_unit = unit_of(line);
+        json_incref(line);
         ls->left--;
         if (!control_reply(w->req, line) && !control_is_gone(w->req)) {
             w->req->on_drained = ls_drained;

@@ -23,6 +23,60 @@ static const struct wide_part *part_of(const struct wide *w, const char *name)
     return NULL;
 }
 
+/* --- mail of those that do not answer, as the holders of its copies tell --- */
+
+static const char *const waiting_keys[] = {"messages", "recipients"};
+
+/* Each unit is told by one holder. */
+static json_int_t waiting_for(const struct wide *w, const char *owner, const char *key)
+{
+    json_t *sum = json_integer(0);
+    for (unsigned i = 0; i < w->count; i++) {
+        json_t *all = json_object_get(status_of(&w->parts[i]), "waiting");
+        json_t *figures = json_is_object(all) ? json_object_get(all, owner) : NULL;
+        json_t *figure = json_object_get(figures, key);
+        if (!json_is_integer(figure) || json_integer_value(figure) < 0)
+            continue;
+        json_t *more = json_integer(wide_sum(sum, figure));
+        json_decref(sum);
+        sum = more;
+    }
+    json_int_t n = json_integer_value(sum);
+    json_decref(sum);
+    return n;
+}
+
+static void add_waiting(const struct wide *w, const char *owner, json_t *row)
+{
+    json_int_t messages = waiting_for(w, owner, "messages");
+    if (messages == 0)
+        return; /* perhaps nobody knows */
+    json_object_set_new(row, "queued", json_integer(messages));
+    json_object_set_new(row, "waiting", json_true());
+}
+
+/* It is in the queue, and nobody may deliver it yet. */
+static void count_waiting(
+    const struct wide *w, const struct engine_status *st, json_t *queue)
+{
+    json_int_t messages = 0;
+    for (unsigned i = 0; i < st->member_count; i++) {
+        const struct engine_member *m = &st->members[i];
+        const struct wide_part *part = part_of(w, m->name);
+        if (m->state == MEMBER_LEFT || m->is_self || (part && status_of(part)))
+            continue;
+        for (size_t k = 0; k < 2; k++) {
+            const char *key = waiting_keys[k];
+            json_t *n = json_integer(waiting_for(w, m->name, key));
+            messages += k == 0 ? json_integer_value(n) : 0;
+            json_object_set_new(
+                queue, key, json_integer(wide_sum(json_object_get(queue, key), n)));
+            json_decref(n);
+        }
+    }
+    json_object_set_new(queue, "waiting", json_integer(messages));
+}
+
 /* --- nodes --- */
 
 /* Of what the member says of itself we keep the figures; whether it belongs and lives is
@@ -44,6 +98,8 @@ static json_t *row_of(const struct wide *w, const struct engine_member *m)
         row = figures;
     }
     json_object_set_new(row, "answered", json_boolean(answered));
+    if (!answered)
+        add_waiting(w, m->name, row);
     return row;
 }
 
@@ -274,7 +330,9 @@ static void merge_status(struct wide *w)
     json_t *s = json_object(), *alarms = merge_alarms(w, st);
     json_object_set_new(s, "cluster", cluster_json(st));
     json_object_set_new(s, "nodes", merge_nodes(w, st));
-    json_object_set_new(s, "queue", merge_sums(w, "queue"));
+    json_t *queue = merge_sums(w, "queue");
+    count_waiting(w, st, queue);
+    json_object_set_new(s, "queue", queue);
     json_object_set_new(s, "rates", merge_sums(w, "rates"));
     json_object_set_new(s, "egress", merge_lists(w, "egress"));
     json_object_set_new(s, "alarms", alarms);

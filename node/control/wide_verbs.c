@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "node/control/wide.h"
 
-static const char *const counts[] = {"matched", "changed", "busy", "failed"};
+static const char *const counts[] = {"matched", "changed", "busy", "failed", "waiting"};
 #define COUNTS (sizeof(counts) / sizeof(counts[0]))
 
 struct verb_part {

@@ -50,8 +50,8 @@ struct rcpt_record parcel_rcpt(const struct parcel *parcel, unsigned i)
 {
     if (parcel->record)
         return parcel->record->rcpts[i];
-    return (struct rcpt_record){
-        .rcpt = parcel_unit(parcel)->rcpts[i], .state = RCPT_QUEUED};
+    const struct recipient *r = &parcel_unit(parcel)->rcpts[i];
+    return (struct rcpt_record){.rcpt = *r, .state = RCPT_QUEUED, .attempt_id = r->doubt};
 }
 
 uint64_t parcel_rcpt_bit(const struct parcel *parcel, unsigned i)

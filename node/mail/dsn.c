@@ -39,50 +39,20 @@ bool dsn_wanted(enum dsn_kind kind, uint8_t notify, enum origin origin)
 
 /* --- the id --- */
 
-/* FNV-1a, then the finaliser of splitmix64. Not keyed: every node must come to the same.
- * Nobody gains by a collision, since the ids that go in are ours. */
-static uint64_t hash_add(uint64_t h, const void *bytes, size_t len)
+struct msg_id dsn_id(const struct dsn_request *r)
 {
-    const unsigned char *p = bytes;
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ p[i]) * UINT64_C(0x100000001b3);
-    return h;
-}
-
-static uint64_t hash_end(uint64_t h)
-{
-    h = (h ^ (h >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    h = (h ^ (h >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return h ^ (h >> 31);
-}
-
-static uint64_t report_hash(const struct dsn_request *r, uint64_t seed)
-{
-    unsigned char key[UNIT_ID_BYTES];
+    struct msg_id_hash h;
+    unsigned char key[UNIT_ID_BYTES], kind = (unsigned char)r->kind;
     unit_id_key(r->unit, key);
-    uint64_t h = hash_add(seed, key, sizeof(key));
-    unsigned char kind = (unsigned char)r->kind;
-    h = hash_add(h, &kind, 1);
+    msg_id_hash_init(&h);
+    msg_id_hash_add(&h, key, sizeof(key));
+    msg_id_hash_add(&h, &kind, 1);
     for (unsigned i = 0; i < r->rcpt_count; i++) {
         unsigned index = r->rcpts[i]->rcpt.index;
         unsigned char two[2] = {(unsigned char)(index >> 8), (unsigned char)index};
-        h = hash_add(h, two, 2);
+        msg_id_hash_add(&h, two, 2);
     }
-    return hash_end(h);
-}
-
-struct msg_id dsn_id(const struct dsn_request *r)
-{
-    struct msg_id id;
-    uint64_t a = report_hash(r, UINT64_C(0xcbf29ce484222325));
-    uint64_t b = report_hash(r, UINT64_C(0x6c62272e07bb0142));
-    /* 48 bits of time, then 80 of the hash. */
-    memcpy(id.bytes, r->original->id.bytes, 6);
-    for (int i = 0; i < 8; i++)
-        id.bytes[6 + i] = (unsigned char)(a >> (56 - 8 * i));
-    id.bytes[14] = (unsigned char)(b >> 8);
-    id.bytes[15] = (unsigned char)b;
-    return id;
+    return msg_id_hash_end(&h, r->original->id);
 }
 
 /* --- the header of the original --- */

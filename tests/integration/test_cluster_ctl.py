@@ -222,7 +222,15 @@ def test_two_without_a_third_vote(sink):
             dead.kill()
             wait_until(lambda: "peer_down_static" in alarms(left.status()), 30, "the alarm")
             assert "force-fence" in alarms(left.status())["peer_down_static"]["next_step"]
-            assert left.ctl_json("queue", "ls") == []  # not its own
+            (row,) = wait_until(lambda: left.ctl_json("queue", "ls"), 20, "what the holder knows")
+            assert (row["id"], row["node"], row["waiting"]) == (ident, "mx2", True)  # not its own
+            assert "waits for takeover: its node mx2" in left.ctl("queue", "ls").stdout
+            queue = wait_until(lambda: [q for q in [left.status()["queue"]] if q["waiting"]], 20, "the figures")[0]
+            assert (queue["messages"], queue["recipients"], queue["waiting"]) == (1, 1, 1)
+            assert left.members()["mx2"]["queued"] == 1
+            assert "1 waiting for takeover" in left.ctl("status", check=False).stdout
+            (verb,) = left.ctl_json("queue", "drop", ident, "--reason", "x", check=False)
+            assert (verb["matched"], verb["changed"], verb["waiting"]) == (1, 0, 1)
             assert left.ctl("force-fence", "mx2", "--i-have-powered-off", "mx1", check=False).returncode == 1
             left.ctl("force-fence", "mx2", "--i-have-powered-off", "mx2")
             wait_until(lambda: [(r["id"], r["node"]) for r in left.ctl_json("queue", "ls")] == [(ident, "mx1")], 30,

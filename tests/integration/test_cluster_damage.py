@@ -70,3 +70,67 @@ def test_the_only_copy_rots(sink):
         wait_until(lambda: any(a["code"] == "quarantine" for a in c["mx1"].status()["alarms"]), 30, "the alarm")
         assert not c["mx1"].ctl_json("queue", "ls")
         assert not sink.messages
+
+
+def aside(cluster, node):
+    return {u["id"]: u for u in cluster[node].ctl_json("quarantine", "ls") if u["node"] == node}
+
+
+def queued_ids(node):
+    return [u["id"] for u in node.ctl_json("queue", "ls")]
+
+
+def rot_a_recipient(cluster, sink):
+    """mx1 takes a message to two and stops; the row of one of them rots. Both rows are put aside at its start."""
+    stuck(sink)
+    mx1 = cluster["mx1"]
+    cluster.settled(len(cluster.nodes))
+    with mx1.smtp() as s:
+        s.sendmail("a@source.test", ["good@stuck.test", "rotten@stuck.test"], b"X-Test-Id: aside\r\n\r\nhello\r\n")
+    (ident,) = wait_until(lambda: queued_ids(mx1), 10, "the message")
+    mx1.stop()
+    rot(mx1, b"rotten@stuck.test")
+    mx1.start()
+    found = wait_until(lambda: aside(cluster, "mx1"), 30, "the quarantine")
+    assert found[ident]["releasable"] and found[ident]["damaged"] == 1
+    return ident
+
+
+def test_what_was_put_aside_is_released_once(sink):
+    """As a message of its own with its copies, to whom is readable; once, however often it is said."""
+    with Cluster(1, sink) as c:
+        ident = rot_a_recipient(c, sink)
+        sink.dot = lambda *a: None
+        c.settled(1)
+        (row,) = c["mx1"].ctl_json("quarantine", "release", ident)
+        assert (row["done"], row["recipients"], row["ended_elsewhere"]) == ("released", 1, 0)
+        assert "possible_duplicate" not in row and row["as"] != ident
+        sink.wait_for(lambda m: m.id() == "aside", 30)
+        assert [m.recipients for m in sink.messages] == [["good@stuck.test"]]
+        assert not aside(c, "mx1")
+        assert c["mx1"].wait_log("released", id=ident)["as"] == row["as"]
+        assert c["mx1"].wait_log("delivered", id=row["as"])["to"] == "good@stuck.test"
+        again = c["mx1"].ctl("quarantine", "release", ident, check=False)
+        assert again.returncode == 1 and f"it was released before, on mx1, as {row['as']}" in again.stderr
+
+
+def test_release_asks_who_has_it_already(sink):
+    """The other node has a copy of what is put aside here: it delivers it, and nobody else does."""
+    with Cluster(2, sink) as c:
+        ident = rot_a_recipient(c, sink)
+        wait_until(lambda: [u["node"] for u in c["mx1"].ctl_json("queue", "ls")] == ["mx2"], 60, "the other owner")
+        said = c["mx2"].ctl("quarantine", "release", ident, check=False)
+        assert said.returncode == 1 and "mx2 has it, or a copy of it, in its queue" in said.stderr
+        sink.dot = lambda *a: None
+        sink.wait_for(lambda m: m.id() == "aside", 60)
+        wait_until(lambda: not c.queued(), 30, "an empty queue")
+        said = c["mx2"].ctl("quarantine", "release", ident, "--may-duplicate", check=False)
+        assert said.returncode == 1 and "each of its recipients was delivered" in said.stderr, said.stderr
+        wait_until(lambda: c["mx1"].status()["cluster"]["mode"] == "static", 30, "a cluster that needs no vote")
+        c["mx2"].kill()
+        said = c["mx1"].ctl("quarantine", "release", ident, check=False)
+        assert said.returncode == 1 and "mx2 did not answer" in said.stderr and "--may-duplicate" in said.stderr
+        (row,) = c["mx1"].ctl_json("quarantine", "release", ident, "--may-duplicate")
+        assert row["possible_duplicate"] == "D6"
+        assert c["mx1"].wait_log("delivered", id=row["as"])["possible_duplicate"] == "D6"
+        assert len(sink.messages) == 2

@@ -61,6 +61,8 @@ static void fake_status(void *ctx, struct engine_status *out)
             .view = i == 2 ? mx3_view : 0,
             .is_self = i == 0,
             .heard_ms = i == 2 ? 65000 : 100,
+            .waiting = i == 2, /* we tell of one message of mx3's, */
+            .waiting_rcpts = 2 * (i == 2),
             .version = "0.1.0"};
         snprintf(m->name, sizeof(m->name), "mx%u", i + 1);
     }
@@ -347,7 +349,10 @@ static void test_status(void **state)
         "{\"exit\":0,\"lines\":[{" NODE2
         ",\"queue\":{\"messages\":7,\"due\":5,\"oldest_age_s\":200,"
         "\"intake_open\":true,\"copies_short\":0},\"rates\":{\"received_per_s\":"
-        "1.5},\"egress\":[{\"name\":\"a\",\"node\":\"mx2\"}],\"alarms\":[]}]}";
+        "1.5},\"egress\":[{\"name\":\"a\",\"node\":\"mx2\"}],\"alarms\":[],"
+        /* mx2 of four; of itself it tells itself */
+        "\"waiting\":{\"mx3\":{\"messages\":4,\"recipients\":6},\"mx2\":{\"messages\":9},"
+        "\"mx1\":{\"messages\":9}}}]}";
     json_t *answer = ask_node("status", "{}", only_mx2), *s = at(answer, 0);
     json_t *nodes = json_object_get(s, "nodes"), *queue = json_object_get(s, "queue");
     assert_int_equal(json_array_size(nodes), 3);
@@ -367,8 +372,11 @@ static void test_status(void **state)
     assert_string_equal(text_of(at(nodes, 2), "view"), "suspect");
     assert_int_equal(int_of(at(nodes, 2), "view_age_s"), 65);
     assert_true(json_is_false(json_object_get(at(nodes, 2), "answered")));
-    assert_null(json_object_get(at(nodes, 2), "queued"));
-    assert_int_equal(int_of(queue, "messages"), 10);
+    assert_int_equal(int_of(at(nodes, 2), "queued"), 5);
+    assert_true(json_is_true(json_object_get(at(nodes, 2), "waiting")));
+    assert_int_equal(int_of(queue, "messages"), 15);
+    assert_int_equal(int_of(queue, "waiting"), 5);
+    assert_int_equal(int_of(queue, "recipients"), 8);
     assert_int_equal(int_of(queue, "due"), 6);
     assert_int_equal(int_of(queue, "oldest_age_s"), 200);
     assert_int_equal(json_array_size(json_object_get(s, "egress")), 1);
@@ -560,6 +568,32 @@ static void test_queue_ls_garbage(void **state)
     json_decref(answer);
 }
 
+/* Of mx4, which is gone, both tell of u; of v mx3 is the owner; mx2 says so of itself. */
+static json_t *waiting(unsigned index, json_t *question)
+{
+    (void)question;
+    return parse(
+        index
+            ? "{\"exit\":0,\"lines\":[{\"id\":\"zu\",\"node\":\"mx4\",\"waiting\":true},"
+              "{\"id\":\"zv\",\"node\":\"mx3\"},"
+              "{\"id\":\"zw\",\"node\":\"mx2\",\"waiting\":true}]}"
+            : "{\"exit\":0,\"lines\":[{\"id\":\"zu\",\"node\":\"mx4\",\"waiting\":true},"
+              "{\"id\":\"zu\",\"unit\":1,\"node\":\"mx4\",\"waiting\":true},"
+              "{\"id\":\"zv\",\"node\":\"mx4\",\"waiting\":true}]}");
+}
+
+static void test_queue_ls_of_the_gone(void **state)
+{
+    (void)state;
+    json_t *answer = ask_node("queue ls", "{}", waiting);
+    assert_int_equal(json_array_size(answer), 3 + 3 + 1);
+    assert_string_equal(text_of(at(answer, 3), "node"), "mx4");
+    assert_int_equal(int_of(at(answer, 3), "unit"), 0);
+    assert_int_equal(int_of(at(answer, 4), "unit"), 1);
+    assert_string_equal(text_of(at(answer, 5), "node"), "mx3");
+    json_decref(answer);
+}
+
 static json_t *shapes(unsigned index, json_t *question)
 {
     (void)question;
@@ -656,8 +690,9 @@ static void test_quarantine(void **state)
     assert_int_equal(json_array_size(answer), 2);
     assert_true(json_is_true(json_object_get(at(answer, 0), "releasable")));
     json_decref(answer);
+    /* mx2 and mx3 do not say a word that is understood */
     answer = ask_node("quarantine release", args, asides);
-    assert_non_null(strstr(text_of(end_of(answer), "error"), "for a node of a cluster"));
+    assert_non_null(strstr(text_of(end_of(answer), "error"), "mx2 did not answer"));
     json_decref(answer);
     answer = ask_node("quarantine drop", args, asides);
     assert_non_null(strstr(text_of(end_of(answer), "error"), "wants a reason"));
@@ -695,6 +730,82 @@ static void check_events(json_t *answer, const char *want)
         snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s-%s ",
             text_of(at(answer, i), "id"), text_of(at(answer, i), "event"));
     assert_string_equal(got, want);
+}
+
+/* --- quarantine release: who is asked, and what for --- */
+
+static const char *looks[2]; /* of mx2 and mx3: the fields of their lines */
+static json_t *release_asked[2];
+
+static json_t *look_or_release(unsigned index, json_t *question)
+{
+    char line[1000];
+    if (strcmp(text_of(question, "command"), "quarantine release") == 0) {
+        json_decref(release_asked[index]);
+        release_asked[index] = json_deep_copy(json_object_get(question, "args"));
+        return parse("{\"exit\":0,\"lines\":[{\"id\":\"x\",\"done\":\"released\"}]}");
+    }
+    assert_string_equal(text_of(question, "command"), "quarantine look");
+    if (!looks[index])
+        return NULL;
+    snprintf(line, sizeof(line), "{\"exit\":0,\"lines\":[{%s}]}", looks[index]);
+    return parse(line);
+}
+
+#define ASIDE                                                                            \
+    "\"aside\":true,\"releasable\":true,\"created_ms\":9000000000000,"                   \
+    "\"since_ms\":5,\"fates\":[{\"index\":3,\"event\":\"delivered\"}]"
+#define NOTHING "\"aside\":false,\"live\":false,\"since_ms\":5,\"fates\":[]"
+
+static void test_release(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *mx2, *mx3, *may; /* may: --may-duplicate */
+        const char *want;            /* NULL: it is done by mx2 */
+        bool forced;
+    } rows[] = {
+        {ASIDE, NOTHING, "false", NULL, false},
+        {ASIDE, NOTHING, "true", NULL, false}, /* all is known */
+        {ASIDE, NULL, "false", "mx3 did not answer", false},
+        {ASIDE, NULL, "true", NULL, true},
+        {ASIDE, "\"since_ms\":9000000000001", "false", "mx3 remembers only since 2255-",
+            false},
+        {ASIDE, "\"since_ms\":\"x\",\"fates\":{}", "false", "mx3 did not answer", false},
+        {ASIDE, "\"live\":true,\"since_ms\":5", "true", "mx3 has it", false},
+        {ASIDE, NOTHING ",\"released_as\":\"01abc\"", "true",
+            "released before, on mx3, as 01abc", false},
+        {"\"aside\":true,\"releasable\":false", NOTHING, "true",
+            "too little of it is whole on mx2", false},
+        {NOTHING, NOTHING, "true", "no node that answered has", false},
+        {NULL, NULL, "false", "no node that answered has", false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char args[200];
+        looks[0] = rows[i].mx2;
+        looks[1] = rows[i].mx3;
+        snprintf(args, sizeof(args),
+            "{\"id\":\"01m00000000000000000000000\",\"may_duplicate\":%s}", rows[i].may);
+        json_t *answer = ask_node("quarantine release", args, look_or_release);
+        const char *error = text_of(end_of(answer), "error");
+        if (rows[i].want && !strstr(error, rows[i].want))
+            fail_msg("row %zu: %s", i, error);
+        assert_int_equal(exit_of(answer), rows[i].want != NULL);
+        assert_int_equal(release_asked[0] != NULL, rows[i].want == NULL);
+        assert_null(release_asked[1]);
+        if (!rows[i].want) {
+            json_t *asked_for = release_asked[0];
+            assert_string_equal(text_of(at(answer, 0), "done"), "released");
+            assert_true(json_is_true(json_object_get(asked_for, "asked")));
+            assert_int_equal(json_is_true(json_object_get(asked_for, "may_duplicate")),
+                rows[i].forced);
+            assert_int_equal(
+                int_of(at(json_object_get(asked_for, "skip"), 0), "index"), 3);
+        }
+        json_decref(release_asked[0]);
+        release_asked[0] = NULL;
+        json_decref(answer);
+    }
 }
 
 static void test_trace(void **state)
@@ -859,9 +970,11 @@ int main(void)
         cmocka_unit_test(test_node_ls),
         cmocka_unit_test(test_queue_ls),
         cmocka_unit_test(test_queue_ls_garbage),
+        cmocka_unit_test(test_queue_ls_of_the_gone),
         cmocka_unit_test(test_queue_shape),
         cmocka_unit_test(test_queue_show),
         cmocka_unit_test(test_quarantine),
+        cmocka_unit_test(test_release),
         cmocka_unit_test(test_trace),
         cmocka_unit_test(test_events),
         cmocka_unit_test(test_questions),
