@@ -316,6 +316,7 @@ static void abort_start(struct core *core, struct accept *a)
         unit_digest(core, u);
         w->acked = 0;
         w->tries = 0;
+        w->copies_at = 0; /* from here on: when the abort was told */
         w->storing = false;
         if (has_room(core))
             abort_part(core, u, w);
@@ -346,6 +347,8 @@ static bool all_told(const struct core *core, const struct accept *a)
     return true;
 }
 
+/* Each part is told when its own abort is durable, and has two seconds from then on: a
+ * holder that nobody told would deliver, should we die after the 451. */
 static bool abort_told(const struct core *core, const struct accept *a)
 {
     for (uint8_t i = 0; i < a->part_count; i++) {
@@ -355,7 +358,7 @@ static bool abort_told(const struct core *core, const struct accept *a)
             return false;
         for (int j = 0; j < u->list_count; j++)
             if (u->list[j] != core->self && !(w->acked >> j & 1) &&
-                core->now < a->abort_at + 2 * CORE_SEC)
+                (w->copies_at == 0 || core->now < w->copies_at + 2 * CORE_SEC))
                 return false;
     }
     return true;
@@ -392,6 +395,8 @@ static void abort_run(struct core *core, struct accept *a, struct unit *u, struc
         abort_end(core, a, REPLY_CLOSE); /* our own disk does not answer: unknown */
         return;
     }
+    if (w->storing && w->copies_at == 0)
+        w->copies_at = core->now;
     for (int j = 0; j < u->list_count && w->storing; j++) {
         struct core_msg m = {.kind = MSG_DONE, .env.lane = lane_of(u)};
         if (u->list[j] == core->self || (w->acked >> j & 1) ||
