@@ -193,8 +193,7 @@ struct msg_fence {
     uint32_t epoch;
     uint32_t hold_s; /* RESIGN: heirs wait that long. FENCE_*: the set of voters asked */
     uint8_t answer;  /* enum fence_answer */
-    uint8_t flags; /* 1 resigned, 2 forced by the operator, 4 it has asked for a lease, 8
-                      every session for ever: it leaves */
+    uint8_t flags;   /* 1 resigned */
 };
 
 enum cfg_op {

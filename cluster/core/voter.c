@@ -189,27 +189,25 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
 
 /* ---- fences ---- */
 
-static bool may_fence(
-    const struct core *core, const struct peer *p, uint32_t epoch, bool asked)
+static bool may_fence(const struct core *core, const struct peer *p, uint32_t epoch)
 {
     /* rule P: a row may have come by copy, and says nothing of our own promise */
     if (p->sess.fenced >= epoch)
         return MUT(core, MUT_COPY_COUNTS) ||
                (!voter_quarantined(core) && core->now >= p->promise_until);
-    /* a session that never asked for a lease has no right that a lease could bound */
-    if (p->node == core->node ||
-        (epoch > p->sess.cur && !asked && !MUT(core, MUT_FENCE_NEW)))
+    if (p->node == core->node)
         return false;
     if (MUT(core, MUT_FENCE_EARLY))
         return true;
     return !voter_quarantined(core) && core->now >= p->promise_until;
 }
 
-/* `asked`: the collector has seen a LeaseReq of that session. */
-static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch, bool asked)
+/* Also a session that we have not seen: whoever asks knows it from a table or from frames
+ * that rule G let in, so it lives by leases, and none of ours. */
+static bool vote_fence(struct core *core, uint8_t slot, uint32_t epoch)
 {
     struct peer *p = &core->peer[slot];
-    if (!config_serves(core, core->cfg.ver) || !may_fence(core, p, epoch, asked)) {
+    if (!config_serves(core, core->cfg.ver) || !may_fence(core, p, epoch)) {
         if (voter_quarantined(core))
             SOMETIMES(core, ST_QUARANTINE);
         return false;
@@ -226,7 +224,7 @@ void voter_fence_req(struct core *core, uint8_t slot, const struct core_msg *msg
     uint8_t target = peer_slot(core, f->node);
     if (target == 0 || !config_serves(core, msg->env.cfg_ver))
         return;
-    bool ok = vote_fence(core, target, f->epoch, f->flags & 4);
+    bool ok = vote_fence(core, target, f->epoch);
     struct core_msg m = {.kind = MSG_FENCE_RSP};
     m.u.fence = *f;
     m.u.fence.answer = ok ? FENCE_OK : FENCE_NO;
@@ -316,7 +314,7 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
     }
     bool long_ago = core->now > p->fence_started_at + 10 * CORE_SEC;
     p->fence_round_at = core->now + (long_ago ? 5 : 1) * CORE_SEC;
-    if (vote_fence(core, target, epoch, true)) {
+    if (vote_fence(core, target, epoch)) {
         if (p->sess_token <= core->token_done)
             bit_set(p->fence_ok, core->self);
         else if (core->parked_count < core->limits.parked / 2)
@@ -326,7 +324,6 @@ static void ask_round(struct core *core, uint8_t target, uint32_t epoch)
     struct core_msg m = {.kind = MSG_FENCE_REQ};
     m.u.fence.node = p->node;
     m.u.fence.epoch = epoch;
-    m.u.fence.flags = 4;
     m.u.fence.hold_s = (uint32_t)core->cfg.voters_ver;
     for (uint8_t i = 1; i <= core->peer_count; i++)
         if (i != core->self && i != target && is_voter(core, i))
@@ -346,8 +343,7 @@ void fence_durable(struct core *core, uint8_t slot)
 {
     struct peer *p = &core->peer[slot];
     if (p->fence_ok_epoch == 0 || p->sess_token > core->token_done ||
-        p->sess.fenced < p->fence_ok_epoch ||
-        !vote_fence(core, slot, p->fence_ok_epoch, true))
+        p->sess.fenced < p->fence_ok_epoch || !vote_fence(core, slot, p->fence_ok_epoch))
         return;
     bit_set(p->fence_ok, core->self);
     count_votes(core, slot);
