@@ -267,13 +267,14 @@ static bool some_down(const struct core *core, const struct unit *u)
 {
     for (int i = 0; i < u->list_count; i++)
         if (u->list[i] != core->self && peer_down(core, u->list[i]))
-            return !MUT(core, MUT_REOWN_ALONE);
+            return true;
     return false;
 }
 
 void reown(struct core *core, struct unit *u)
 {
-    if (could_have_claimed(core, u) || some_down(core, u) || unit_stale(core, u)) {
+    bool alone = could_have_claimed(core, u) || some_down(core, u);
+    if ((alone && !MUT(core, MUT_REOWN_ALONE)) || unit_stale(core, u)) {
         claim_start(core, u, false, false);
         return;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What goes wrong: a plan drawn from the seed, or a scenario's script; then the heal. */
-#include "tests/sim/sim.h"
+#include "tests/sim/profile.h"
 
 #include <string.h>
 
@@ -30,6 +30,7 @@ static const char *const names[FAULT_KINDS] = {
     "snapshot",
     "restore",
     "rot",
+    "stall out",
 };
 
 const char *fault_name(uint8_t kind)
@@ -37,7 +38,7 @@ const char *fault_name(uint8_t kind)
     return kind < FAULT_KINDS ? names[kind] : "?";
 }
 
-static uint64_t length_of(struct sim *sim, uint8_t kind)
+uint64_t fault_length(struct sim *sim, uint8_t kind)
 {
     uint64_t *r = &sim->rng_fault;
     static const uint32_t longest_s[FAULT_KINDS] = {[FAULT_CRASH] = 40,
@@ -59,7 +60,8 @@ static uint64_t length_of(struct sim *sim, uint8_t kind)
         [FAULT_CRASH_ALL] = 30,
         [FAULT_SPLIT_CRASH] = 60,
         [FAULT_STALL_CUT] = 14,
-        [FAULT_ROT] = 20};
+        [FAULT_ROT] = 20,
+        [FAULT_STALL_OUT] = 25};
     uint64_t max = (longest_s[kind] ? longest_s[kind] : 1) * SEC;
     if (sim_below(r, 3) == 0)
         max /= 10; /* short ones reach windows that long ones step over */
@@ -90,6 +92,8 @@ void faults_plan(struct sim *sim)
     if (o->plain) {
         for (uint32_t i = 0; i < o->script_count; i++)
             sim->fault[sim->fault_count++] = o->script[i];
+    } else if (o->profile) {
+        profile_plan(sim);
     } else {
         uint64_t enabled;
         uint32_t wanted = profile(sim, &enabled);
@@ -99,7 +103,7 @@ void faults_plan(struct sim *sim)
             f->at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC);
             f->a = (uint8_t)sim_below(r, sim->node_count);
             f->b = (uint8_t)sim_below(r, sim->node_count);
-            f->arg = length_of(sim, f->kind);
+            f->arg = fault_length(sim, f->kind);
             if (enabled >> f->kind & 1)
                 sim->fault_count++;
         }
@@ -110,7 +114,7 @@ void faults_plan(struct sim *sim)
             (struct fault){.at = 3 * SEC + sim_below(r, sim->heal_at - 3 * SEC),
                 .kind = FAULT_ROT,
                 .a = (uint8_t)sim_below(r, sim->node_count),
-                .arg = length_of(sim, FAULT_ROT)};
+                .arg = fault_length(sim, FAULT_ROT)};
     for (uint32_t i = 0; i < sim->fault_count; i++)
         if (!(o->fault_mask[i / 8] >> (i % 8) & 1))
             sim_at(sim, sim->fault[i].at, SE_FAULT, sim->fault[i].a, 0, i, 0);
@@ -217,6 +221,9 @@ static void apply_link(struct sim *sim, const struct fault *f)
             later(&sim->link[i][f->a].stall_until, until);
             cut(sim, f->a, i, until + sim->params.lease_ns * 2);
         }
+    if (f->kind == FAULT_STALL_OUT)
+        for (uint8_t i = 0; i < sim->node_count; i++)
+            later(&sim->link[f->a][i].stall_until, until);
     if (f->kind == FAULT_FLAP) {
         later(&l->flap_until, until);
         later(&sim->link[f->b][f->a].flap_until, until);

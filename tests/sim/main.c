@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sim: seeds, replay, shrinking, soak. */
-#include "tests/sim/sim.h"
+#include "tests/sim/control.h"
+#include "tests/sim/profile.h"
 
 #include <malloc.h>
 #include <stdio.h>
@@ -24,9 +25,15 @@ static double wall(void)
 }
 
 /* Odd seeds run in liveness mode. */
-static struct sim_options options_of(uint64_t seed, uint8_t mutant)
+static struct sim_options options_of(
+    const struct profile *p, uint64_t seed, uint8_t mutant)
 {
-    struct sim_options o = {.seed = seed, .mutant = mutant};
+    struct sim_options o = {0};
+    if (p)
+        o = p->o;
+    o.profile = p;
+    o.seed = seed;
+    o.mutant = mutant;
     o.liveness = seed % 4 == 3;
     return o;
 }
@@ -152,18 +159,42 @@ static void report(const struct totals *t, double seconds)
 struct job {
     uint64_t from, count;
     double seconds;
+    unsigned jobs;
+    const struct profile *profile;
+    const char *scenario; /* or NULL */
     uint8_t mutant;
     bool stop_at_first, list;
     bool changing; /* only worlds whose operator changes the cluster */
     bool steady;   /* only the others */
 };
 
-static bool passes_alone(struct sim_options o)
+static void run_one(
+    const struct job *j, uint64_t seed, uint8_t mutant, struct sim_result *r)
 {
-    struct sim_result r;
-    o.mutant = MUT_NONE;
-    sim_run(&o, &r, NULL);
-    return !r.failed;
+    struct sim_options o = options_of(j->profile, seed, mutant);
+    if (!j->scenario)
+        sim_run(&o, r, NULL);
+    else if (!scenario_with(j->scenario, seed, mutant, r))
+        exit(2);
+}
+
+/* The same seed twice must match. */
+static void run_again(
+    struct totals *t, const struct job *j, uint64_t seed, const struct sim_result *first)
+{
+    struct sim_result again;
+    run_one(j, seed, j->mutant, &again);
+    if (again.hash == first->hash && again.events == first->events)
+        return;
+    snprintf(again.why, sizeof(again.why), "not deterministic");
+    again.failed = true;
+    add(t, &again, seed);
+}
+
+static bool skipped(const struct job *j, uint64_t seed)
+{
+    return !j->profile && !j->scenario &&
+           (operator_world(seed) ? j->steady : j->changing);
 }
 
 static void run_range(
@@ -171,27 +202,23 @@ static void run_range(
 {
     double until = wall() + j->seconds;
     for (uint64_t k = part; k < j->count; k += parts) {
-        struct sim_options o = options_of(j->from + k, j->mutant);
-        struct sim_result r;
-        if (operator_world(o.seed) ? j->steady : j->changing)
+        uint64_t seed = j->from + k;
+        struct sim_result r, alone;
+        if (skipped(j, seed))
             continue;
-        sim_run(&o, &r, NULL);
-        if (r.failed && j->mutant && !passes_alone(o))
-            continue; /* the switch is not what fails here */
-        add(t, &r, o.seed);
+        run_one(j, seed, j->mutant, &r);
+        if (r.failed && j->mutant) {
+            run_one(j, seed, MUT_NONE, &alone);
+            if (alone.failed)
+                continue; /* the switch is not what fails here */
+        }
+        add(t, &r, seed);
         if (r.failed && j->list)
-            fprintf(stderr, "seed %llu: %s\n", (unsigned long long)o.seed, r.why);
+            fprintf(stderr, "seed %llu: %s\n", (unsigned long long)seed, r.why);
         if ((r.failed && j->stop_at_first) || (j->seconds > 0 && wall() > until))
             return;
-        if (o.seed % 100 == 0 && !r.failed) { /* the same seed twice must match */
-            struct sim_result again;
-            sim_run(&o, &again, NULL);
-            if (again.hash != r.hash || again.events != r.events) {
-                snprintf(again.why, sizeof(again.why), "not deterministic");
-                again.failed = true;
-                add(t, &again, o.seed);
-            }
-        }
+        if (seed % 100 == 0 && !r.failed)
+            run_again(t, j, seed, &r);
     }
 }
 
@@ -277,133 +304,70 @@ static int shrink(struct sim_options *o)
 
 /* ---- negative controls ---- */
 
-static const char *const mutant_names[MUT_COUNT] = {
-#define NAME(x) [x] = #x
-    NAME(MUT_NO_QUARANTINE),
-    NAME(MUT_LEASE_FROM_RECEIPT),
-    NAME(MUT_MAJORITY_OF_ALIVE),
-    NAME(MUT_FENCE_EARLY),
-    NAME(MUT_GRANT_FENCED),
-    NAME(MUT_NO_SYNC),
-    NAME(MUT_NO_TABLE),
-    NAME(MUT_LEARN_MINE),
-    NAME(MUT_REOWN_ANY),
-    NAME(MUT_NO_CONSENT),
-    NAME(MUT_NO_TIE),
-    NAME(MUT_CONSENT_AGAIN),
-    NAME(MUT_ACK_BEFORE_DURABLE),
-    NAME(MUT_GRANT_BEFORE_DURABLE),
-    NAME(MUT_NO_INTENT),
-    NAME(MUT_NO_DOUBT_HOLD),
-    NAME(MUT_FORGET_EARLY),
-    NAME(MUT_UNKNOWN_DELETES),
-    NAME(MUT_LIST_SHRINK),
-    NAME(MUT_NO_GATE),
-    NAME(MUT_ACCEPT_ONE),
-    NAME(MUT_NO_ECHO),
-    NAME(MUT_NO_FENCE_CHECK),
-    NAME(MUT_DONE_NOT_LOST),
-    NAME(MUT_NO_RESPONSIVE),
-    NAME(MUT_ABORT_NO_SEND),
-    NAME(MUT_OUTCOME_RIGHTS),
-    NAME(MUT_NO_FREEZE_CHECK),
-    NAME(MUT_SPACING),
-    NAME(MUT_NO_SEAL),
-    NAME(MUT_NO_STALE_WAIT),
-    NAME(MUT_EPOCH_REUSED),
-    NAME(MUT_451_FENCED),
-    NAME(MUT_FENCE_NEW),
-    NAME(MUT_NARROW_CLAIM),
-    NAME(MUT_RELEASE_KNOWER),
-    NAME(MUT_NARROW_INTENT),
-    NAME(MUT_ANY_OUTCOME),
-    NAME(MUT_OLD_CONSENT),
-    NAME(MUT_REOWN_ALONE),
-    NAME(MUT_UNSYNCED),
-    NAME(MUT_STILL_STATIC),
-    NAME(MUT_STATIC_MAJORITY),
-    NAME(MUT_COPY_COUNTS),
-    NAME(MUT_OLD_TAGS),
-    NAME(MUT_PROMISE_VOLATILE),
-    NAME(MUT_STALE_DELIVERED),
-    NAME(MUT_ROT_IGNORED),
-    NAME(MUT_TWIN_GRANTED),
-    NAME(MUT_STATIC_STRANGERS),
-#undef NAME
-};
+/* "": the swarm; a profile; "@" and a scenario. False: there is no such. */
+static bool world_of(const char *name, struct job *j)
+{
+    j->scenario = name[0] == '@' ? name + 1 : NULL;
+    j->profile = j->scenario ? NULL : profile_find(name);
+    return j->scenario || j->profile || !name[0];
+}
 
-static int controls(struct job j)
+static int controls(struct job j, const char *world)
 {
     int missed = 0;
-    uint64_t only = j.mutant;
+    uint8_t only = j.mutant;
+    printf("switch | rule | world | seed | violation\n");
     for (uint8_t m = 1; m < MUT_COUNT; m++) {
+        const struct control *c = control_at(m);
         struct totals t = {0};
-        if (only && m != only)
+        if ((only && m != only) || !world_of(world ? world : c->world, &j))
             continue;
         j.mutant = m;
         j.stop_at_first = true;
-        run_jobs(&t, &j, 2);
+        run_jobs(&t, &j, j.jobs);
         missed += t.failed == 0;
-        printf("%-26s %s seed %llu %s\n", mutant_names[m] + 4,
-            t.failed ? "caught" : "MISSED", (unsigned long long)t.first_failed, t.why);
+        printf("%s | %s | %s | ", c->name, c->rule, world ? world : c->world);
+        if (t.failed)
+            printf("%llu | %s\n", (unsigned long long)t.first_failed, t.why);
+        else
+            printf("MISSED in %llu\n", (unsigned long long)t.seeds);
         fflush(stdout);
     }
-    return missed;
+    return missed != 0;
 }
 
 /* ---- saved seeds ---- */
 
-static int mutant_of(const char *name)
+/* With a switch the seed must fail, without one it must pass; what taught something of
+ * the swarm must pass in both modes. */
+static int saved_line(const char *name, const char *world, uint64_t seed)
 {
-    if (strcmp(name, "NONE") == 0)
-        return MUT_NONE;
-    for (int m = 1; m < MUT_COUNT; m++)
-        if (mutant_names[m] && strcmp(mutant_names[m] + 4, name) == 0)
-            return m;
-    return -1;
-}
-
-/* With a switch the seed must fail, without one it must pass, in both modes. */
-static int saved_line(const char *name, uint64_t seed)
-{
-    int m = mutant_of(name), wrong = 0;
-    if (m < 0) {
-        printf("unknown switch %s\n", name);
+    struct job j = {0};
+    struct sim_result with, without;
+    int m = control_find(name);
+    if (m < 0 || !world_of(world, &j)) {
+        printf("unknown: %s %s\n", name, world);
         return 1;
     }
-    struct sim_options o = options_of(seed, (uint8_t)m);
-    struct sim_result r;
-    sim_run(&o, &r, NULL);
+    run_one(&j, seed, MUT_NONE, &without);
+    bool wrong = without.failed;
     if (m != MUT_NONE) {
-        wrong = !r.failed || !passes_alone(o);
-    } else {
-        wrong = r.failed;
+        run_one(&j, seed, (uint8_t)m, &with);
+        wrong |= !with.failed;
+    } else if (!wrong && !j.scenario) {
+        struct sim_options o = options_of(j.profile, seed, MUT_NONE);
         o.liveness = !o.liveness;
-        if (!wrong)
-            sim_run(&o, &r, NULL);
-        wrong |= r.failed;
+        sim_run(&o, &without, NULL);
+        wrong |= without.failed;
     }
-    printf("%-18s %8llu %s %s\n", name, (unsigned long long)seed, wrong ? "WRONG" : "ok",
-        r.why);
-    return wrong;
-}
-
-/* A switch that the swarm hardly meets has a scenario that does. */
-static int saved_scenario(const char *name, const char *scenario, uint64_t seed)
-{
-    struct sim_result with, without;
-    int m = mutant_of(name);
-    bool wrong = m <= 0 || !scenario_with(scenario, seed, (uint8_t)m, &with) ||
-                 !scenario_with(scenario, seed, MUT_NONE, &without) || !with.failed ||
-                 without.failed;
-    printf("%-18s %s %llu %s %s\n", name, scenario, (unsigned long long)seed,
-        wrong ? "WRONG" : "ok", wrong ? "" : with.why);
+    printf("%-20s %-26s %8llu %s %s\n", name, world, (unsigned long long)seed,
+        wrong ? "WRONG" : "ok", wrong || m == MUT_NONE ? without.why : with.why);
     return wrong;
 }
 
 static int saved(const char *path)
 {
-    char line[256], name[64], scenario[64];
+    char line[256], name[64], world[64];
     unsigned long long seed;
     int wrong = 0, lines = 0;
     FILE *f = path ? fopen(path, "r") : NULL;
@@ -411,16 +375,16 @@ static int saved(const char *path)
         printf("no file of seeds\n");
         return 2;
     }
-    while (fgets(line, sizeof(line), f))
-        if (line[0] == '#') {
+    while (fgets(line, sizeof(line), f)) {
+        if (line[0] == '#')
             continue;
-        } else if (sscanf(line, "%63s @%63s %llu", name, scenario, &seed) == 3) {
-            wrong += saved_scenario(name, scenario, seed);
-            lines++;
-        } else if (sscanf(line, "%63s %llu", name, &seed) == 2) {
-            wrong += saved_line(name, seed);
-            lines++;
-        }
+        if (sscanf(line, "%63s %llu", name, &seed) == 2)
+            world[0] = 0;
+        else if (sscanf(line, "%63s %63s %llu", name, world, &seed) != 3)
+            continue;
+        wrong += saved_line(name, world, seed);
+        lines++;
+    }
     fclose(f);
     return wrong || lines == 0;
 }
@@ -435,6 +399,44 @@ static uint64_t number(int argc, char **argv, const char *name, uint64_t otherwi
     return otherwise;
 }
 
+static const char *word(int argc, char **argv, const char *name)
+{
+    for (int i = 2; i + 1 < argc; i++)
+        if (strcmp(argv[i], name) == 0)
+            return argv[i + 1];
+    return NULL;
+}
+
+static uint8_t mutant_of(int argc, char **argv)
+{
+    const char *name = word(argc, argv, "--mutant");
+    int m = name ? control_find(name) : MUT_NONE;
+    if (m < 0) {
+        fprintf(stderr, "no such switch: %s\n", name);
+        exit(2);
+    }
+    return (uint8_t)m;
+}
+
+/* All profiles, one after the other, with the healthy core. */
+static int profiles(struct job j)
+{
+    int failed = 0;
+    const struct profile *p;
+    for (size_t i = 0; (p = profile_at(i)) != NULL; i++) {
+        struct totals t = {0};
+        double start = wall();
+        j.profile = p;
+        run_jobs(&t, &j, j.jobs);
+        printf("%-12s %llu seeds, %llu failed, %.1f s %s\n", p->name,
+            (unsigned long long)t.seeds, (unsigned long long)t.failed, wall() - start,
+            t.why);
+        fflush(stdout);
+        failed += t.failed != 0;
+    }
+    return failed != 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "run";
@@ -442,21 +444,29 @@ int main(int argc, char **argv)
     struct job j = {.from = number(argc, argv, "--from", 1),
         .count = number(argc, argv, "--count", 2000),
         .seconds = (double)number(argc, argv, "--seconds", 0),
-        .mutant = (uint8_t)number(argc, argv, "--mutant", 0),
+        .jobs = (unsigned)number(argc, argv, "--jobs", 2),
+        .mutant = mutant_of(argc, argv),
         .list = number(argc, argv, "--list", 0) != 0,
         .changing = number(argc, argv, "--changing", 0) != 0,
         .steady = number(argc, argv, "--steady", 0) != 0,
         .stop_at_first = number(argc, argv, "--first", 0) != 0};
-    struct sim_options o = options_of(seed, j.mutant);
     /* worlds are big and short-lived: their pages stay ours */
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    const char *world = word(argc, argv, "--profile");
+    if (world && !world_of(world, &j)) {
+        fprintf(stderr, "no such profile: %s\n", world);
+        return 2;
+    }
+    struct sim_options o = options_of(j.profile, seed, j.mutant);
     if (strcmp(verb, "replay") == 0)
         return replay(&o);
     if (strcmp(verb, "shrink") == 0)
         return shrink(&o);
     if (strcmp(verb, "controls") == 0)
-        return controls(j);
+        return controls(j, world);
+    if (strcmp(verb, "profiles") == 0)
+        return profiles(j);
     if (strcmp(verb, "hunt") == 0)
         return scenario_hunt(j.mutant, number(argc, argv, "--seeds", 40),
             argc > 2 && argv[2][0] != '-' ? argv[2] : NULL);
@@ -483,7 +493,7 @@ int main(int argc, char **argv)
     double start = wall();
     if (j.seconds > 0)
         j.count = UINT64_MAX / 2;
-    run_jobs(&t, &j, (unsigned)number(argc, argv, "--jobs", 2));
+    run_jobs(&t, &j, j.jobs);
     report(&t, wall() - start);
     return t.failed != 0;
 }

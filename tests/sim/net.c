@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Links with the manners of ZeroMQ: in order within a connection, holes and old-after-new
  * at a reconnect, no answer about what was lost. */
-#include "tests/sim/sim.h"
+#include "tests/sim/profile.h"
 
 #include "base/arena.h"
 #include "cluster/wire.h"
@@ -148,6 +148,7 @@ void net_send(struct sim *sim, uint8_t from, const struct core_msg *sent)
         as_bytes(sim, from, &copy);
     if (to >= NODES_MAX)
         return;
+    profile_moment(sim, ON_SENT, msg->kind, from, to);
     struct link *l = &sim->link[from][to];
     bool flapped = l->flap_until > sim->now && (sim->now / (2 * SEC)) % 2;
     uint32_t loss = l->loss_ppm > sim->base_loss_ppm ? l->loss_ppm : sim->base_loss_ppm;
@@ -210,6 +211,7 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     ev.u.msg = &m;
     note_told(sim, e->node, &m);
     node_step(sim, e->node, &ev);
+    profile_moment(sim, ON_HEARD, m.kind, (uint8_t)e->y, e->node);
     struct node *n = &sim->node[e->node];
     const struct node *v = &sim->node[e->y];
     /* a clock that lost time itself is a poor witness, and so is one not known before */

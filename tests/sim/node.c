@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A process around a core: clock, life and death, commands carried out. */
-#include "tests/sim/sim.h"
+#include "tests/sim/profile.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +65,7 @@ void node_start(struct sim *sim, uint8_t i)
     memset(n->sched, 0, sizeof(n->sched));
     TRACE(sim, "n%u START gen %u", i, n->gen);
     sim_at(sim, sim->now + SEC, SE_SCRUB, i, 0, 0, 0);
+    profile_moment(sim, ON_START, 0, i, i);
     tell_wall(sim, i);
     disk_boot(sim, i);
 }
@@ -78,6 +79,7 @@ void node_crash(struct sim *sim, uint8_t i, const char *why)
     n->alive = false;
     n->crashed_at = sim->now;
     n->crash_measured = false;
+    profile_moment(sim, ON_DOWN, 0, i, i);
     disk_crash(sim, i);
     oracle_config_crash(sim, i);
 }

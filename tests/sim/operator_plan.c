@@ -113,7 +113,7 @@ void operator_setup(struct sim *sim)
     c->rng = sim->o.seed * UINT64_C(0x9e6c63d0676a9a99) + 7;
     c->shape = sim->o.shape;
     c->spares = sim->o.spares;
-    if (!sim->o.plain && operator_world(sim->o.seed))
+    if (!sim->o.plain && !sim->o.profile && operator_world(sim->o.seed))
         c->shape = shapes[sim_below(rng(sim), sizeof(shapes))];
     if (c->shape == WORLD_FIXED)
         return;

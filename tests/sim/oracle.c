@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* God's view: the invariants of cluster/README.md, checked on all nodes and all disks. */
-#include "tests/sim/sim.h"
+#include "tests/sim/profile.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -153,18 +153,24 @@ void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
         sim_fail(sim, 3, "n%u says 250 to nothing", node);
 }
 
-/* 451: nothing of it was or will be sent, as far as one fault can go (rule A). */
+/* 451: nothing of it was or will be sent, as far as one fault can go: who has a copy was
+ * told, and the session lives (rule A). */
 void oracle_451(struct sim *sim, uint8_t node, struct submission *s)
 {
     for (uint32_t k = s->first_unit; k < s->first_unit + s->unit_count; k++) {
         struct god_unit *g = &sim->unit[k];
-        if (!oracle_fenced(sim, node, g->epoch) || lost_time(sim, node))
-            continue;
+        bool fenced = oracle_fenced(sim, node, g->epoch) && !lost_time(sim, node);
         for (uint8_t i = 0; i < sim->node_count; i++) {
             const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
-            if (i != node && row && row->state == UNIT_LIVE)
+            if (i == node || !row || row->state != UNIT_LIVE)
+                continue;
+            if (fenced)
                 sim_fail(sim, 16, "n%u is fenced and says 451 to " UID ", which n%u has",
                     node, UIDV(&g->id), i);
+            if (!(g->abort_told >> i & 1))
+                sim_fail(sim, 16,
+                    "n%u says 451 to " UID " and never told n%u, which has it", node,
+                    UIDV(&g->id), i);
         }
     }
 }
@@ -202,9 +208,10 @@ static const char *broken_promise(struct sim *sim, uint8_t node, const struct co
     case MSG_COPY_ACK:
         return m->u.unit.answer == ANS_OK && !row ? "CopyAck" : NULL;
     case MSG_CLAIM_RSP:
+        /* a newer version, by C5, may have come on top of it meanwhile */
         return m->u.unit.answer == ANS_OK && (!row || row->term < m->u.unit.row.term ||
                                                  (row->term == m->u.unit.row.term &&
-                                                     row->owner != m->u.unit.row.owner))
+                                                     row->owner < m->u.unit.row.owner))
                    ? "consent"
                    : NULL;
     case MSG_DONE_ACK:
@@ -239,6 +246,14 @@ static const char *broken_promise(struct sim *sim, uint8_t node, const struct co
     }
 }
 
+static void note_abort(struct sim *sim, const struct core_msg *m)
+{
+    struct god_unit *g = world_unit(sim, &m->u.unit.row.id);
+    uint8_t to = sim_node_of(sim, m->env.to);
+    if (g && to < NODES_MAX)
+        g->abort_told = (uint8_t)(g->abort_told | 1u << to);
+}
+
 void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg)
 {
     sim->r.invariant_checks[4]++;
@@ -249,6 +264,8 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg)
         sim_fail(sim, 4, "n%u sends a %s for what is not durable", node, what);
     if (msg->kind == MSG_INTENT_ACK && msg->u.attempt.answer == ANS_OK)
         note_intent(sim, node, msg);
+    if (msg->kind == MSG_DONE && msg->u.unit.row.state == UNIT_ABORTED)
+        note_abort(sim, msg);
 }
 
 /* ---- 6, 10, 12, 13: rows ---- */
@@ -325,8 +342,10 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
     const struct attempt *n, int rcpt)
 {
     bool p_lives = session_lives(sim, p->node, p->gen, p->epoch);
-    bool known =
-        (g->doubt_at_own[n->node] >> rcpt & 1) && g->doubt_attempt[n->node] == p->attempt;
+    bool doubted = g->doubt_at_own[n->node] >> rcpt & 1;
+    bool known = doubted && g->doubt_attempt[n->node] == p->attempt;
+    bool knew =
+        session_lives(sim, n->node, p->intent_gen[n->node], p->intent_epoch[n->node]);
     if (p->reply_lost)
         return 7;
     if (p->frozen_between || n->frozen_between || p->clock_lost || n->clock_lost)
@@ -343,6 +362,8 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
         return !held_long_enough(sim, g, n)                                    ? 0
                : sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1
                                                                                : 2;
+    if (knew && !doubted)
+        return 0; /* this very session acknowledged the intent, and forgot it */
     if (knower(sim, p, n->node) >= 0)
         return 0; /* somebody alive could have told the new owner */
     if (p->node != n->node && sim->node[p->node].gen == p->gen &&
@@ -424,6 +445,7 @@ void oracle_own(
     struct god_unit *g = world_unit(sim, id);
     TRACE(sim, "n%u OWNS " UID " doubt %llx", node, UIDV(id), (unsigned long long)doubt);
     check_single(sim, id);
+    profile_moment(sim, ON_OWNS, 0, node, g ? g->node : node);
     struct node *from = g ? &sim->node[g->node] : NULL;
     if (!from || g->node == node || from->alive || from->last_epoch != g->epoch ||
         g->taken)
@@ -440,13 +462,15 @@ void oracle_step(struct sim *sim, uint8_t i)
 {
     struct node *n = &sim->node[i];
     oracle_config_step(sim, i);
-    if (n->core->state < CORE_OPENING || n->core->epoch == n->last_epoch)
+    bool same = n->core->epoch == n->last_epoch && n->gen == n->last_gen;
+    if (n->core->state < CORE_OPENING || same)
         return;
     sim->r.invariant_checks[5]++;
-    if (n->core->epoch < n->last_epoch && !n->old_image && !n->restored)
+    if (n->core->epoch <= n->last_epoch && !n->old_image && !n->restored)
         sim_fail(
             sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
     n->last_epoch = n->core->epoch;
+    n->last_gen = n->gen;
 }
 
 /* ---- 9: pairwise visibility ---- */

@@ -46,6 +46,7 @@ enum fault_kind {
     FAULT_SNAPSHOT,    /* node a: its disk is copied ... */
     FAULT_RESTORE,     /* ... and comes back in its place, after arg */
     FAULT_ROT,         /* node a: the mail of a unit rots on its disk */
+    FAULT_STALL_OUT,   /* what a says is held for arg, then comes all at once */
     FAULT_KINDS
 };
 
@@ -85,10 +86,12 @@ enum world_shape {
 };
 
 struct sim;
+struct profile;
 
 struct sim_options {
     uint64_t seed;
-    uint8_t mutant; /* enum mutant */
+    const struct profile *profile; /* NULL: the swarm */
+    uint8_t mutant;                /* enum mutant */
     bool trace;
     bool liveness; /* some node stays broken after the heal */
     bool plain;    /* no random faults: a scenario brings its own */
@@ -245,6 +248,7 @@ struct god_unit {
     uint64_t risk; /* tried again after the doubt was held for its time: D1 or D2 */
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
     bool acked, taken;
+    uint8_t abort_told; /* bit a node: the abort was sent to it */
     uint64_t acked_at;
     uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
     uint64_t doubt_at_own[NODES_MAX], doubt_attempt[NODES_MAX];
@@ -287,7 +291,7 @@ struct node {
     struct disk disk;
     struct disk *snapshot;
     bool restored; /* runs from an old image: nothing is asked of it */
-    uint32_t last_epoch;
+    uint32_t last_epoch, last_gen;
     struct core_gate_value gate;
     /* clock */
     uint64_t base_true, base_local;
@@ -365,7 +369,7 @@ struct sim {
     struct attempt *attempt;
     uint32_t attempt_count;
     struct fault fault[FAULTS_MAX];
-    uint32_t fault_count;
+    uint32_t fault_count, sprung;
     uint64_t heal_at;
     bool healed;
     uint64_t delay_min, delay_max;
@@ -464,6 +468,7 @@ void faults_plan(struct sim *sim);
 void faults_apply(struct sim *sim, uint32_t index);
 void faults_heal(struct sim *sim);
 const char *fault_name(uint8_t kind);
+uint64_t fault_length(struct sim *sim, uint8_t kind);
 
 /* operator_plan.c */
 bool operator_world(uint64_t seed);

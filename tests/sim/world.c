@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The world outside: clients that retry without 250, destinations with moods. */
-#include "tests/sim/sim.h"
+#include "tests/sim/profile.h"
 
 #include <string.h>
 
@@ -382,6 +382,7 @@ static void run_dot(struct sim *sim, const struct sim_event *e)
         return;
     }
     a->dot_at = sim->now;
+    profile_moment(sim, ON_DOT, 0, e->node, e->node);
     bool defer_all = sim->now < sim->o.defer_until_s * SEC ||
                      (!sim->healed && sim_chance(&sim->rng_world, sim->defer_ppm));
     for (int r = 0; r < g->rcpts; r++) {
