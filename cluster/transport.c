@@ -233,8 +233,8 @@ bool transport_send_as_guest(struct transport *t, const struct transport_keys *i
 /* --- connections come and go --- */
 
 /* Credit comes and goes on the control lane. When that had to connect anew, an older bulk
- * connection is dead or as good as dead: its heartbeats are patient, and the kernel
- * repeats ever more seldom. It is opened anew from the next turn: this is called by its
+ * connection is dead or as good as dead: it is patient, and the kernel repeats ever more
+ * seldom. It is opened anew from the next turn: this is called by its
  * monitor's kind. */
 static void control_is_up(struct transport *t, struct peer *p)
 {
@@ -343,6 +343,7 @@ static void tick_peer(struct transport *t, struct peer *p, struct mono now)
         reopen(&p->lanes[i], &t->keys, p->key, p->address, now);
     flow_extend(t, p);
     flow_tick(t, p, now);
+    lane_beat(&p->lanes[TRANSPORT_CONTROL]);
 }
 
 static void tick_guests(struct transport *t, struct mono now)

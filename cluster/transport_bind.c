@@ -18,7 +18,7 @@
 #define RCVHWM_CONTROL 64
 #define RCVHWM_BULK 16
 #define PORT_TRIES 64
-/* What the kernel may hold of the control lane before a heartbeat. */
+/* What the kernel may hold of the control lane. */
 #define CONTROL_BUFFER (256 << 10)
 #define SELF_TEST_MS 5000
 #define STRANGER_MS 100
@@ -39,23 +39,6 @@ static void set_bytes(void *socket, int option, const void *bytes, size_t len)
             option, zmq_strerror(zmq_errno()));
 }
 
-/* Both ends hear of a dead one by the DEALER's: it misses the answer, the ROUTER the next
- * one, within the time that each carries. A ROUTER sends none of its own: when its peer
- * goes while what it sent has filled the ROUTER's queue, libzmq 4.3.4 stops the
- * connection half, and the next heartbeat on it ends the process (`!_io_error`).
- *
- * A heartbeat waits behind what its own end has sent: on the control lane little lies in
- * the kernel, and three seconds of silence are a dead peer. On the bulk lane a full
- * window on a slow link is silence for longer; the control lane speaks for it (see
- * transport_lane_changed). */
-void socket_set_heartbeats(void *socket, enum transport_lane lane)
-{
-    bool is_bulk = lane == TRANSPORT_BULK;
-    socket_set_int(socket, ZMQ_HEARTBEAT_IVL, 1000);
-    socket_set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, is_bulk ? 30000 : 3000);
-    socket_set_int(socket, ZMQ_HEARTBEAT_TTL, is_bulk ? 30000 : 4000);
-}
-
 void socket_set_common(void *socket, struct netaddr address, enum transport_lane lane)
 {
     socket_set_int(socket, ZMQ_LINGER, 0);
@@ -63,7 +46,8 @@ void socket_set_common(void *socket, struct netaddr address, enum transport_lane
     socket_set_int(socket, ZMQ_HANDSHAKE_IVL, 5000);
     if (lane == TRANSPORT_CONTROL)
         socket_set_int(socket, ZMQ_SNDBUF, CONTROL_BUFFER);
-    /* For what heartbeats do not see: a connection that waits in its handshake. */
+    /* For what nothing is sent on: a connection that waits in its handshake, and a
+     * ROUTER's whose peer is gone. */
     socket_set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     socket_set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 30);
     socket_set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 10);

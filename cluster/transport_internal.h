@@ -20,9 +20,10 @@
 
 /* Every frame begins with its type. Data on the control lane: the type alone. On the bulk
  * lane: type, instance, stream, offset. OPEN (instance, stream, bytes sent so far) and
- * CREDIT (instance, stream, limit, seen) go on the control lane. Numbers are
- * little-endian u64. A type not known is refused and does no harm. */
-enum frame_type { FRAME_DATA = 1, FRAME_OPEN = 2, FRAME_CREDIT = 3 };
+ * CREDIT (instance, stream, limit, seen) go on the control lane, and BEAT, which says
+ * nothing, once a second. Numbers are little-endian u64. A type not known is refused and
+ * does no harm. */
+enum frame_type { FRAME_DATA = 1, FRAME_OPEN = 2, FRAME_CREDIT = 3, FRAME_BEAT = 4 };
 #define HEAD_CONTROL 1
 #define HEAD_BULK (1 + 3 * 8)
 #define OPEN_BYTES (1 + 3 * 8)
@@ -158,8 +159,6 @@ void socket_set_curve_client(
     void *socket, const struct transport_keys *keys, const unsigned char *server_key);
 /* What both ends of a lane's connections are told: limits, no lingering. */
 void socket_set_common(void *socket, struct netaddr address, enum transport_lane lane);
-/* A DEALER's, for both ends. */
-void socket_set_heartbeats(void *socket, enum transport_lane lane);
 /* "tcp://192.0.2.1:25": numeric by construction. */
 void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[96]);
 
@@ -177,6 +176,8 @@ void lane_close(struct lane *lane);
 /* Head, middle and tail as one frame, copied. False: not connected or full. */
 bool lane_send(
     struct lane *lane, struct slice head, struct slice middle, struct slice tail);
+/* So that the kernel has something that a dead peer leaves unacknowledged. */
+void lane_beat(struct lane *lane);
 
 /* --- transport_flow.c: credit over the lanes --- */
 void flow_begin(struct transport *t, struct peer *p);

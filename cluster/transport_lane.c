@@ -10,6 +10,8 @@
 
 #define SNDHWM_CONTROL 1000
 #define SNDHWM_BULK 64
+#define CONTROL_PATIENCE_MS 3000
+#define BULK_PATIENCE_MS 30000
 
 /* --- what libzmq holds --- */
 
@@ -149,11 +151,24 @@ static void limit_input(void *socket)
     INVARIANT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0);
 }
 
+/* A dead peer is one whose kernel acknowledges nothing: on the control lane for three
+ * seconds, in which we send at least our beats. On the bulk lane a full window on a slow
+ * link may take longer; the control lane speaks for it (see transport_lane_changed).
+ *
+ * Not by ZeroMQ's heartbeats: when a peer goes while what it sent has filled the queue of
+ * a socket, libzmq 4.3.4 keeps half of that connection, and then a heartbeat, to be sent
+ * on it or found in what it had read, ends the process (`!_io_error`). */
+static void set_patience(void *socket, enum transport_lane lane)
+{
+    socket_set_int(socket, ZMQ_TCP_MAXRT,
+        lane == TRANSPORT_BULK ? BULK_PATIENCE_MS : CONTROL_PATIENCE_MS);
+}
+
 void socket_set_dealer(void *socket, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address, enum transport_lane which)
 {
     socket_set_common(socket, address, which);
-    socket_set_heartbeats(socket, which);
+    set_patience(socket, which);
     socket_set_curve_client(socket, keys, server_key);
     limit_input(socket);
     socket_set_int(
@@ -240,4 +255,11 @@ bool lane_send(
         return true;
     zmq_msg_close(&msg);
     return false;
+}
+
+void lane_beat(struct lane *lane)
+{
+    const char type = FRAME_BEAT;
+    struct slice none = slice_make("", 0);
+    (void)lane_send(lane, slice_make(&type, 1), none, none);
 }

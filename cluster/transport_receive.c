@@ -51,6 +51,8 @@ static void control_frame(struct transport *t, struct peer *p, struct slice fram
     }
     p->frames_left--;
     p->bytes_left -= frame.len;
+    if (frame.ptr[0] == FRAME_BEAT && frame.len == 1)
+        return; /* that it came is all it says */
     if (frame.ptr[0] != FRAME_DATA)
         flow_frame(t, p, frame);
     else if (frame.len - HEAD_CONTROL > TRANSPORT_FRAME_MAX || frame.len == HEAD_CONTROL)

@@ -260,15 +260,27 @@ static void test_deaf_peer(void **state)
     zmq_ctx_term(zmq);
 }
 
+static int heartbeats_of(void *socket)
+{
+    int ms = -1;
+    size_t size = sizeof(ms);
+    assert_int_equal(zmq_getsockopt(socket, ZMQ_HEARTBEAT_IVL, &ms, &size), 0);
+    return ms;
+}
+
 /* A peer fills the queue of a node that does not come round to reading, and goes: what is
- * left of its connection waits, however long that takes. With heartbeats of the ROUTER's
- * own libzmq ended the process within two of them, which is what is waited for. */
+ * left of its connection waits, however long that takes. With heartbeats libzmq ended the
+ * process within two of them, which is what is waited for. */
 static void test_peer_goes_when_full(void **state)
 {
     (void)state;
     static char frame[1024] = {FRAME_DATA};
     struct raw raw;
     unsigned before = a->frames[TRANSPORT_CONTROL], sent = 0;
+    for (unsigned i = 0; i < TRANSPORT_LANES; i++) {
+        assert_int_equal(heartbeats_of(a->t->routers[i].socket), 0);
+        assert_int_equal(heartbeats_of(a->t->peers[0].lanes[i].socket), 0);
+    }
     node_stop(b);
     UNTIL(&w, is_connected(a, 0));
     raw_open(&raw, &b->keys, a, TRANSPORT_CONTROL);
