@@ -148,15 +148,13 @@ void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c)
 }
 
 /* The vote of a voter of the set before: what it copies from then on is none. */
-static uint32_t row_of(const struct disk *d, uint64_t set, uint64_t id, bool *resigned)
+static uint32_t row_of(const struct disk *d, uint64_t set, uint64_t id)
 {
     bool sealed = d->cfg.voters_ver >= set;
     const struct sess_row *row = sealed ? d->was : d->sess;
     for (int i = 0; i < (sealed ? d->was_count : d->sess_count); i++)
-        if (row[i].node == id) {
-            *resigned |= row[i].flags & 1;
+        if (row[i].node == id)
             return row[i].fenced;
-        }
     return 0;
 }
 
@@ -169,17 +167,16 @@ static void closed_before(struct sim *sim, struct god_set *s)
     for (uint8_t n = 0; prev && n < sim->node_count; n++) {
         uint32_t v[NODES_MAX] = {0};
         uint8_t count = 0;
-        bool resigned = false;
         for (uint8_t i = 0; i < sim->node_count; i++) {
             if (!(prev->voters >> i & 1))
                 continue;
-            uint32_t x = row_of(&sim->node[i].disk, s->ver, sim->node[n].id, &resigned);
+            uint32_t x = row_of(&sim->node[i].disk, s->ver, sim->node[n].id);
             uint8_t at = count++;
             for (; at > 0 && v[at - 1] < x; at--)
                 v[at] = v[at - 1];
             v[at] = x;
         }
-        s->closed[n] = resigned ? 0 : v[quorum - 1];
+        s->closed[n] = v[quorum - 1];
     }
 }
 
