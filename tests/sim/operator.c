@@ -146,6 +146,14 @@ static void say(struct sim *sim, uint32_t index, uint8_t via, struct core_event 
     node_step(sim, via, e);
 }
 
+/* What the operator swore of a node may be why mail is delivered twice: D6. */
+static void sworn_off(struct sim *sim, uint64_t id)
+{
+    uint8_t i = id ? sim_node_of(sim, id) : SPARE;
+    if (i < NODES_MAX)
+        sim->config.sworn[i] = true;
+}
+
 /* The member that is missed most, as the node sees it that is asked: a voter. */
 static uint64_t dead_one(const struct sim *sim, uint8_t via)
 {
@@ -185,7 +193,7 @@ static void change(
         operator_ident(target, as, &x->ident);
     if (c->mode == MODE_STATIC && op != CFG_MODE)
         x->off = dead_one(sim, via);
-    sim->forced |= x->off != 0;
+    sworn_off(sim, x->off);
     say(sim, index, via, &e);
 }
 
@@ -221,7 +229,9 @@ static void force(struct sim *sim, uint32_t index, uint8_t op)
         again(sim, index, 3 * SEC);
         return;
     }
-    sim->forced = true;
+    for (uint32_t i = 0; i < e.u.admin.count; i++)
+        sworn_off(sim, dead[i]);
+    sworn_off(sim, op == ADMIN_FORCE_FENCE ? e.u.admin.node : 0);
     say(sim, index, via, &e);
 }
 
@@ -366,6 +376,7 @@ static void mode_off(struct sim *sim, uint32_t index)
     e.u.admin.change.op = CFG_MODE;
     e.u.admin.change.mode = MODE_QUORUM;
     e.u.admin.change.off = n->id;
+    sworn_off(sim, n->id);
     say(sim, index, via, &e);
 }
 

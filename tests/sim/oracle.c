@@ -354,7 +354,7 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
         return 0; /* it had been told */
     if (g->risk >> rcpt & 1)
         return sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
-    if (sim->forced)
+    if (sim->config.sworn[p->node])
         return 6;
     if (p_lives)
         return 0; /* its session never ended: two owners, or it forgot */

@@ -176,6 +176,7 @@ struct sim_config {
     struct god_set set[SETS_MAX];
     uint32_t god_count, set_count;
     uint32_t closed[NODES_MAX]; /* certified: F somewhere */
+    bool sworn[NODES_MAX];      /* to be off, by the operator */
 };
 
 struct disk_store {
@@ -378,7 +379,7 @@ struct sim {
     uint32_t buggify;
     uint32_t defer_ppm, fail_ppm, lost_reply_ppm;
     uint64_t freeze_any; /* a node froze: D3 is possible until then */
-    bool forced, no_accept;
+    bool no_accept;
     bool rolled_back; /* a disk forgot what it had promised */
 
     uint64_t trace_count;
