@@ -243,6 +243,7 @@ static bool open_intake(struct node *n)
         .loop_count = n->loop_count,
         .store = n->store,
         .rights = n->rights,
+        .hot = schedule_hot(n->schedule),
         .resolver = n->resolver,
         .helpers = n->helpers,
         .node = who.node32,

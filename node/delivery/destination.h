@@ -91,7 +91,8 @@ struct schedule {
     unsigned sweep_round;
     int64_t clock_offset_ms; /* wall time less BOOTTIME at the last sweep */
     unsigned session_count, destination_count, failing_active;
-    uint64_t active, ready, held, hot_bytes, in_doubt;
+    uint64_t active, ready, held, in_doubt;
+    struct hot_memory hot;
     uint8_t generation; /* of the settings; a unit of another one is matched anew */
     bool match_needs_message;
     bool stopping;

@@ -36,7 +36,10 @@ void schedule_forget_hot(struct schedule *s, struct sched_unit *unit)
 {
     message_unref(unit->hot);
     unit->hot = NULL;
-    s->hot_bytes -= unit->hot_bytes;
+    if (unit->hot_bytes) {
+        atomic_fetch_sub_explicit(&s->hot.bytes, unit->hot_bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&s->hot.left, 1, memory_order_relaxed);
+    }
     unit->hot_bytes = 0;
 }
 
@@ -132,17 +135,22 @@ struct group *schedule_group_of(
     return group_find(s, facts.domain, router_match(s->router, &facts));
 }
 
+static uint64_t hot_bytes(struct schedule *s)
+{
+    return atomic_load_explicit(&s->hot.bytes, memory_order_relaxed);
+}
+
 static void keep_hot(struct schedule *s, struct sched_unit *unit, struct message *m)
 {
     uint64_t bytes = ENVELOPE_BYTES;
     if (!m->body)
         return;
     bytes += body_memory(m->body) / m->unit_count;
-    if (bytes > UINT32_MAX || s->hot_bytes + bytes > s->settings->queue.memory_bytes)
+    if (bytes > UINT32_MAX || hot_bytes(s) + bytes > s->settings->queue.memory_bytes)
         return;
     unit->hot = message_ref(m);
     unit->hot_bytes = (uint32_t)bytes;
-    s->hot_bytes += bytes;
+    atomic_fetch_add_explicit(&s->hot.bytes, bytes, memory_order_relaxed);
 }
 
 static void add_message(struct schedule *s, struct message *m)
@@ -335,6 +343,11 @@ static void event_arrived(struct mail *mail, void *owner)
         loop_stop(s->loop);
 }
 
+const struct hot_memory *schedule_hot(const struct schedule *s)
+{
+    return &s->hot;
+}
+
 void schedule_session_event(struct schedule *s, struct session_event *event)
 {
     event->schedule = s;
@@ -350,7 +363,7 @@ static void publish_stats(struct schedule *s)
         .due = s->ready + s->active,
         .held = s->held,
         .active = s->active,
-        .hot_bytes = s->hot_bytes,
+        .hot_bytes = hot_bytes(s),
         .in_doubt = s->in_doubt,
         .memory_bytes = units_memory(s->units),
         .destinations = s->destination_count,

@@ -8,6 +8,7 @@
 #define NODE_DELIVERY_SCHEDULE_H
 
 #include "node/delivery/delivery.h"
+#include "node/delivery/hot.h"
 
 struct schedule_stats {
     uint64_t units, due, held, active, hot_bytes, memory_bytes;
@@ -49,5 +50,8 @@ void schedule_stop(struct schedule *s, int64_t timeout_ms);
 void schedule_free(struct schedule *s);
 /* Any thread; a snapshot at most a quarter of a second old. */
 struct schedule_stats schedule_stats(struct schedule *s);
+
+/* As long as the schedule. */
+const struct hot_memory *schedule_hot(const struct schedule *s);
 
 #endif

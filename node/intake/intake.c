@@ -51,23 +51,23 @@ struct msg_id intake_new_id(struct intake_loop *il, struct wall now)
 
 bool intake_reserve(struct intake *in, uint64_t bytes, uint64_t budget)
 {
-    uint64_t used = atomic_load_explicit(&in->memory, memory_order_relaxed);
+    uint64_t used = atomic_load_explicit(&in->memory.reserved, memory_order_relaxed);
     do {
         if (bytes > budget || used > budget - bytes)
             return false;
-    } while (!atomic_compare_exchange_weak_explicit(
-        &in->memory, &used, used + bytes, memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&in->memory.reserved, &used,
+        used + bytes, memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 
 void intake_unreserve(struct intake *in, uint64_t bytes)
 {
-    atomic_fetch_sub_explicit(&in->memory, bytes, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&in->memory.reserved, bytes, memory_order_relaxed);
 }
 
 uint64_t intake_memory(const struct intake *in)
 {
-    return atomic_load_explicit(&in->memory, memory_order_relaxed);
+    return atomic_load_explicit(&in->memory.reserved, memory_order_relaxed);
 }
 
 void intake_loop_count(struct intake_loop *il, int change)
@@ -324,6 +324,7 @@ static void close_old(struct intake *in, const struct settings *s)
 static void copy_deps(struct intake *in, const struct intake_deps *deps)
 {
     in->deps = *deps;
+    in->memory.hot = deps->hot;
     in->loops = mem_zalloc(deps->loop_count * sizeof(*in->loops));
     for (unsigned i = 0; i < deps->loop_count; i++) {
         struct intake_loop *il = &in->loops[i];
@@ -332,6 +333,7 @@ static void copy_deps(struct intake *in, const struct intake_deps *deps)
         il->conns = deps->conns[i];
         il->index = i;
         il->domain_key = random_u64();
+        pace_init(&il->pace, il->loop, &in->memory);
         LIST_INIT(&il->sessions);
         LIST_INIT(&il->doors);
     }
@@ -445,6 +447,7 @@ static void end_loop(struct intake_loop *il)
     }
     while ((s = session_first(il)))
         session_kill(s);
+    pace_fini(&il->pace);
     verifier_free(il->verifier);
     il->verifier = NULL;
 }

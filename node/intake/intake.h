@@ -15,6 +15,7 @@
 #include "base/settings.h"
 #include "base/workers.h"
 #include "dnsbl/resolver.h"
+#include "node/delivery/hot.h"
 #include "node/delivery/rights.h"
 #include "node/net/conn.h"
 
@@ -32,7 +33,8 @@ struct intake_deps {
     unsigned loop_count;
     struct store *store;
     struct rights *rights;
-    struct resolver *resolver; /* NULL: recipients' domains are not looked up */
+    const struct hot_memory *hot; /* NULL: nobody waits for it (pace.h) */
+    struct resolver *resolver;    /* NULL: recipients' domains are not looked up */
     struct workers *helpers;
     uint32_t node; /* of the store's identity, for ids */
     uint32_t epoch;

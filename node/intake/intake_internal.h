@@ -12,6 +12,7 @@
 #include "node/intake/clients.h"
 #include "node/intake/granted.h"
 #include "node/intake/intake.h"
+#include "node/intake/pace.h"
 #include "node/intake/policy.h"
 #include "node/intake/repeats.h"
 #include "node/intake/verify.h"
@@ -78,6 +79,7 @@ struct intake_loop {
     unsigned waiting; /* transactions without a session */
     atomic_uint load; /* sessions and those; read by the main thread */
     bool draining;
+    struct pace pace;
     struct verifier *verifier; /* made on first use */
     uint64_t domain_key;
     struct known_domain domains[DOMAINS_KNOWN];
@@ -96,8 +98,8 @@ struct intake {
     struct repeats *repeats;
     struct granted *granted;
     struct intake_ids ids[INTAKE_LANES];
-    _Atomic uint64_t memory; /* reserved for bodies on their way in */
-    pthread_mutex_t lock;    /* guards `config` and `services` */
+    struct pace_memory memory;
+    pthread_mutex_t lock; /* guards `config` and `services` */
     struct intake_config *config;
     atomic_uint generation; /* of `config`; rises with each reload */
     LIST_HEAD(, intake_service) services;

@@ -37,6 +37,8 @@ struct session {
     char name[256]; /* XCLIENT NAME */
     char user[AUTH_USER_MAX + 1];
     struct transaction *tx;
+    struct pace_wait pace;
+    struct smtp_request *paced; /* DATA, while `pace` waits */
     struct auth_exchange *auth;
     struct smtp_request *auth_request;
     bool auth_late; /* a failure whose answer is held back */

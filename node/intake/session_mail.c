@@ -46,10 +46,19 @@ void session_mail(void *session, struct smtp_request *r, const struct smtp_path 
         smtp_answer(r, 250, "2.1.0", SLICE("Ok"));
 }
 
+static void leave_the_line(struct session *s)
+{
+    pace_leave(&s->il->pace, &s->pace);
+    if (s->paced)
+        smtp_request_drop(s->paced);
+    s->paced = NULL;
+}
+
 void session_transaction_end(void *session, enum smtp_transaction_end how)
 {
     struct session *s = session;
     struct transaction *t = s->tx;
+    leave_the_line(s);
     s->tx = NULL;
     if (how == SMTP_END_ACCEPTED)
         s->messages++;
@@ -250,9 +259,8 @@ static enum origin origin_of(const struct session *s)
     return *s->user ? ORIGIN_SUBMISSION : ORIGIN_RELAY_CLIENT;
 }
 
-void session_data(void *session, struct smtp_request *r)
+static void start_body(struct session *s, struct smtp_request *r)
 {
-    struct session *s = session;
     struct transaction_origin origin = {
         .origin = origin_of(s),
         .service = s->listener->service,
@@ -269,6 +277,26 @@ void session_data(void *session, struct smtp_request *r)
         smtp_answer_err(r, e);
     else
         smtp_answer(r, 354, NULL, SLICE("End data with <CR><LF>.<CR><LF>"));
+}
+
+static void its_turn(struct pace_wait *w)
+{
+    struct session *s = CONTAINER_OF(w, struct session, pace);
+    struct smtp_request *r = s->paced;
+    s->paced = NULL;
+    start_body(s, r);
+}
+
+void session_data(void *session, struct smtp_request *r)
+{
+    struct session *s = session;
+    s->pace.bytes = transaction_reserved(s->tx);
+    s->pace.budget = s->config->settings->queue.memory_bytes;
+    s->pace.go = its_turn;
+    if (pace_line_up(&s->il->pace, &s->pace))
+        s->paced = r;
+    else
+        start_body(s, r);
 }
 
 void session_body(void *session, struct slice bytes)

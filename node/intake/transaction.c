@@ -110,6 +110,11 @@ struct slice transaction_keep(struct transaction *t, struct slice bytes)
     return arena_dup(t->message->arena, bytes);
 }
 
+uint64_t transaction_reserved(const struct transaction *t)
+{
+    return t->reserved;
+}
+
 struct msg_id transaction_id(const struct transaction *t)
 {
     return t->message->id;

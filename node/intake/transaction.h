@@ -46,6 +46,8 @@ enum err transaction_begin(struct intake_loop *il, struct intake_config *config,
 void transaction_end(struct transaction *t);
 
 /* Lives as long as the transaction: for what an answer that comes later needs. */
+/* Bytes of queue.memory that it holds now. */
+uint64_t transaction_reserved(const struct transaction *t);
 struct slice transaction_keep(struct transaction *t, struct slice bytes);
 /* A recipient that was found good; address and routing are copied. False: a cluster takes
  * no more domains in one message. */

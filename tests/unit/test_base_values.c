@@ -351,6 +351,24 @@ static void test_crc32c(void **state)
     }
 }
 
+/* Long runs are done in lanes: lengths at and around each number of them. */
+static void test_crc32c_long(void **state)
+{
+    (void)state;
+    static unsigned char bytes[20000];
+    for (unsigned round = 0; round < 200; round++) {
+        random_bytes(bytes, sizeof(bytes));
+        size_t at = (size_t)random_below(64), cut = (size_t)random_below(9000);
+        size_t len = 4000 + (size_t)random_below(sizeof(bytes) - 64 - 4000);
+        if (cut > len)
+            cut = len;
+        uint32_t whole = slow_crc(bytes + at, len);
+        assert_int_equal(crc32c(0, bytes + at, len), whole);
+        assert_int_equal(
+            crc32c(crc32c(0, bytes + at, cut), bytes + at + cut, len - cut), whole);
+    }
+}
+
 /* --- clock --- */
 
 static void test_clock_texts(void **state)
@@ -492,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_netaddr),
         cmocka_unit_test(test_cidr),
         cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_crc32c_long),
         cmocka_unit_test(test_clock_texts),
         cmocka_unit_test(test_clock_shift),
         cmocka_unit_test(test_utf8),
