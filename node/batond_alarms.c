@@ -70,7 +70,8 @@ static bool clock_untrusted(struct node *n, char *text, size_t size)
 {
     if (rights_clock_trusted(n->rights, wall_now()))
         return false;
-    snprintf(text, size, "the clock has jumped: mail is delivered, but none expires");
+    snprintf(text, size, "the clock has jumped: mail is delivered, but none expires%s",
+        n->engine ? ", and old copies wait until members agree with it" : "");
     return true;
 }
 

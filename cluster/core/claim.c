@@ -43,6 +43,8 @@ void claim_start(struct core *core, struct unit *u, bool owner_gave, bool steal)
         w->owner_gave |= owner_gave;
         return;
     }
+    if (unit_age_unknown(core, u))
+        return; /* the sweep asks again */
     if (!steal && unit_stale(core, u)) {
         unit_quarantine(core, u);
         return;
@@ -273,6 +275,8 @@ static bool some_down(const struct core *core, const struct unit *u)
 
 void reown(struct core *core, struct unit *u)
 {
+    if (unit_age_unknown(core, u))
+        return;
     bool alone = could_have_claimed(core, u) || some_down(core, u);
     if ((alone && !MUT(core, MUT_REOWN_ALONE)) || unit_stale(core, u)) {
         claim_start(core, u, false, false);

@@ -164,6 +164,7 @@ bool copy_repair(struct core *core, struct unit *u, struct work *w);
 void unit_quarantine(struct core *core, struct unit *u); /* u is gone then */
 void wall_event(struct core *core, const struct core_event *e);
 bool unit_stale(const struct core *core, const struct unit *u);
+bool unit_age_unknown(const struct core *core, const struct unit *u);
 bool tomb_expired(struct core *core, struct unit *u);
 void damaged_event(struct core *core, const struct core_event *e);
 void damaged_fixed(struct core *core, struct unit *u);

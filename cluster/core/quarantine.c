@@ -33,11 +33,16 @@ void wall_event(struct core *core, const struct core_event *e)
     core->wall_trusted = e->u.wall.trusted;
 }
 
+static bool looks_old(const struct core *core, const struct unit *u)
+{
+    uint64_t now_s = core->wall_s + (core->now - core->wall_at) / CORE_SEC;
+    return u->expires_s && now_s > (uint64_t)u->expires_s + TOMB_S;
+}
+
 /* Nothing is judged by age under a clock that may be wrong. */
 static bool past_tomb(const struct core *core, const struct unit *u)
 {
-    uint64_t now_s = core->wall_s + (core->now - core->wall_at) / CORE_SEC;
-    return core->wall_trusted && u->expires_s && now_s > (uint64_t)u->expires_s + TOMB_S;
+    return core->wall_trusted && looks_old(core, u);
 }
 
 /* A copy from before this session of which the others may have forgotten the tombstone.
@@ -47,6 +52,14 @@ bool unit_stale(const struct core *core, const struct unit *u)
     /* whoever forgot the tombstone said "unknown" and is in the list no more */
     return u->state == UNIT_LIVE && (u->flags & UF_BEFORE) && core->cfg.count > 1 &&
            past_tomb(core, u) && !MUT(core, MUT_STALE_DELIVERED);
+}
+
+/* It looks as old under a clock that may be wrong: nobody may be asked to remember it, and
+ * it must not be put aside either. It waits until the clock is trusted, or set right. */
+bool unit_age_unknown(const struct core *core, const struct unit *u)
+{
+    return u->state == UNIT_LIVE && (u->flags & UF_BEFORE) && core->cfg.count > 1 &&
+           !core->wall_trusted && looks_old(core, u);
 }
 
 /* True if u was a tombstone that nobody needs any more; it is gone then. What comes back

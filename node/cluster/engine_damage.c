@@ -13,6 +13,7 @@
 
 #define SCRUB_MS 60000
 #define WALL_MS 60000
+#define WALL_MOVED_MS 5000 /* set, and perhaps vouched for, meanwhile */
 #define LOOKS_MAX 32u
 #define SCRUB_FINDS 64u
 #define REMINDERS 64u /* a minute */
@@ -314,12 +315,43 @@ static void remind(struct engine *e)
 
 /* --- the clock --- */
 
+/* Ours is off by more than a day from what our disk last saw, or was set: nothing is
+ * judged by age, until more of the members that trust theirs agree with it than not. What
+ * a node that was away for long puts aside hangs on this: they may have forgotten. */
+#define WALLS_AGREE_MS UINT64_C(600000)
+#define WALL_FRESH_MS 35000
+
+void engine_wall_compare(struct engine *e)
+{
+    struct wall now = wall_now();
+    unsigned agree = 0, differ = 0;
+    if (rights_clock_trusted(e->deps.rights, now))
+        return;
+    for (unsigned i = 0; i < e->peer_count; i++) {
+        const struct engine_peer *p = &e->peer[i];
+        /* Unsigned: what a peer says may be anything. */
+        uint64_t theirs =
+            (uint64_t)p->wall_ahead_ms + (uint64_t)(mono_now().ns / NS_PER_MS);
+        bool close = theirs - (uint64_t)now.ms + WALLS_AGREE_MS <= 2 * WALLS_AGREE_MS;
+        bool fresh = mono_diff_ms(mono_now(), p->wall_heard) < WALL_FRESH_MS;
+        agree += fresh && p->wall_trusted && close;
+        differ += fresh && p->wall_trusted && !close;
+    }
+    if (agree <= differ)
+        return;
+    log_say(LOG_EV_CLUSTER,
+        "this node's clock agrees with %u other members': it is trusted again", agree);
+    rights_clock_accept(e->deps.rights, now);
+    engine_wall(e);
+}
+
 void engine_wall(struct engine *e)
 {
     struct wall now = wall_now();
     struct core_event event = {.kind = EV_WALL};
     event.u.wall.now_s = now.ms > 0 ? (uint64_t)now.ms / 1000 : 0;
     event.u.wall.trusted = e->trusts_wall = rights_clock_trusted(e->deps.rights, now);
+    e->wall_ahead_ms = now.ms - mono_now().ns / NS_PER_MS;
     e->wall_at = mono_add_ms(mono_now(), WALL_MS);
     engine_step(e, &event);
 }
@@ -327,8 +359,11 @@ void engine_wall(struct engine *e)
 void engine_damage_tick(struct engine *e)
 {
     struct mono now = mono_now();
-    if (now.ns >= e->wall_at.ns ||
-        e->trusts_wall != rights_clock_trusted(e->deps.rights, wall_now()))
+    struct wall wall = wall_now();
+    int64_t moved_ms = wall.ms - now.ns / NS_PER_MS - e->wall_ahead_ms;
+    if (now.ns >= e->wall_at.ns || moved_ms > WALL_MOVED_MS ||
+        moved_ms < -WALL_MOVED_MS ||
+        e->trusts_wall != rights_clock_trusted(e->deps.rights, wall))
         engine_wall(e);
     if (e->is_stopping || e->is_scrubbing || now.ns < e->scrub_at.ns)
         return;

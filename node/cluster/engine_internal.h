@@ -60,7 +60,10 @@ struct engine_peer {
     struct netaddr at;   /* where the lanes to it are */
     struct netaddr said; /* what it said last in a hello; port 0: nothing */
     bool is_linked;
-    struct mono patience; /* not missed before */
+    bool wall_trusted;     /* it trusts its wall clock, which is */
+    int64_t wall_ahead_ms; /* so far ahead of our mono_now */
+    struct mono wall_heard;
+    struct mono patience;  /* not missed before */
     struct mono complain_at;
 };
 #define ENGINE_PEERS CORE_MEMBERS_MAX
@@ -169,6 +172,7 @@ struct engine {
     struct scrub scrub; /* the helper's while is_scrubbing */
     bool is_scrubbing, trusts_wall;
     struct mono scrub_at, wall_at;
+    int64_t wall_ahead_ms; /* as the core was told; of mono_now */
 
     /* members */
     struct engine_invite invite[ENGINE_INVITES];
@@ -278,6 +282,8 @@ void engine_damage_fini(struct engine *e);
 void engine_damage_tick(struct engine *e);
 /* What the core must know of the wall clock. */
 void engine_wall(struct engine *e);
+/* A member has said what its clock shows. */
+void engine_wall_compare(struct engine *e);
 /* The unit could not be read: it is read once more, and the core hears what is bad. Not
  * from inside a command. */
 void engine_suspect(struct engine *e, struct unit_id id);

@@ -257,18 +257,35 @@ void engine_link(struct engine *e, uint64_t node, bool is_up)
 
 /* --- hello --- */
 
+/* Then the wall clock, and whether its node trusts it: not from older versions. */
 #define HELLO_BYTES (2 + 18 + 8 + 16)
+#define HELLO_WALL_BYTES (HELLO_BYTES + 8 + 1)
+
+static void put_u64(unsigned char *at, uint64_t value)
+{
+    for (int i = 0; i < 8; i++)
+        at[i] = (unsigned char)(value >> (56 - 8 * i));
+}
+
+static uint64_t get_u64(const unsigned char *at)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value = value << 8 | at[i];
+    return value;
+}
 
 static void say_hello(struct engine *e)
 {
-    unsigned char frame[HELLO_BYTES] = {FRAME_HELLO, HELLO_VERSION};
+    unsigned char frame[HELLO_WALL_BYTES] = {FRAME_HELLO, HELLO_VERSION};
     struct core_ident self;
-    uint64_t hash = settings_cluster_hash(e->settings);
+    struct wall now = wall_now();
     ident_put_address(&self, members_own_address(e));
     memcpy(frame + 2, self.address, 18);
-    for (int i = 0; i < 8; i++)
-        frame[20 + i] = (unsigned char)(hash >> (56 - 8 * i));
+    put_u64(frame + 20, settings_cluster_hash(e->settings));
     snprintf((char *)frame + 28, 16, "%.15s", BATON_VERSION);
+    put_u64(frame + HELLO_BYTES, (uint64_t)now.ms);
+    frame[HELLO_BYTES + 8] = rights_clock_trusted(e->deps.rights, now);
     for (unsigned i = 0; i < e->peer_count; i++)
         transport_send(e->transport, e->peer[i].node, TRANSPORT_CONTROL,
             slice_make(frame, sizeof(frame)), slice_make("", 0));
@@ -295,13 +312,18 @@ void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame)
     if (!p || frame.len < HELLO_BYTES || f[1] != HELLO_VERSION)
         return; /* of another version: what it adds may be missed */
     memcpy(at.address, f + 2, 18);
-    p->settings_hash = 0;
-    for (int i = 0; i < 8; i++)
-        p->settings_hash = p->settings_hash << 8 | f[20 + i];
+    p->settings_hash = get_u64(f + 20);
     for (unsigned i = 0; i < sizeof(p->version); i++)
         p->version[i] = f[28 + i] > ' ' && f[28 + i] < 127 ? (char)f[28 + i] : '\0';
     p->version[sizeof(p->version) - 1] = '\0';
     hear_address(e, p, ident_address(&at));
+    if (frame.len < HELLO_WALL_BYTES)
+        return;
+    p->wall_trusted = f[HELLO_BYTES + 8] == 1;
+    p->wall_heard = mono_now();
+    p->wall_ahead_ms =
+        (int64_t)(get_u64(f + HELLO_BYTES) - (uint64_t)(mono_now().ns / NS_PER_MS));
+    engine_wall_compare(e);
 }
 
 /* --- joining, the one who asks --- */
