@@ -54,8 +54,9 @@ bool unit_stale(const struct core *core, const struct unit *u)
            past_tomb(core, u) && !MUT(core, MUT_STALE_DELIVERED);
 }
 
-/* It looks as old under a clock that may be wrong: nobody may be asked to remember it, and
- * it must not be put aside either. It waits until the clock is trusted, or set right. */
+/* It looks as old under a clock that may be wrong: nobody may be asked to remember it,
+ * and it must not be put aside either. It waits until the clock is trusted, or set right.
+ */
 bool unit_age_unknown(const struct core *core, const struct unit *u)
 {
     return u->state == UNIT_LIVE && (u->flags & UF_BEFORE) && core->cfg.count > 1 &&

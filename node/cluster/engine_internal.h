@@ -63,7 +63,7 @@ struct engine_peer {
     bool wall_trusted;     /* it trusts its wall clock, which is */
     int64_t wall_ahead_ms; /* so far ahead of our mono_now */
     struct mono wall_heard;
-    struct mono patience;  /* not missed before */
+    struct mono patience; /* not missed before */
     struct mono complain_at;
 };
 #define ENGINE_PEERS CORE_MEMBERS_MAX
