@@ -154,13 +154,22 @@ static bool all_met(
 
 /* Rule M: static mode opens sessions without a table of others from a quorum. One that
  * goes on under a lease must have met all voters, or a fence of an older session makes a
- * living one seem down; and nobody may deliver unheard. Else, and when it has lost its
+ * living one seem down; and nobody may deliver unheard. One that begins to go without a
+ * lease needs the word of who could have closed it. Else, and when it has lost its
  * vote, another begins: it reads. */
 static bool must_begin_anew(
     const struct core *core, const struct core_cfg *old, const struct cfg_change *c)
 {
     bool open = core->state == CORE_SYNC || core->state == CORE_READY;
-    if (!open || old->mode != MODE_STATIC || MUT(core, MUT_STATIC_STRANGERS))
+    const struct core_member *self = cfg_find(old, core->node);
+    if (!open || MUT(core, MUT_STATIC_STRANGERS))
+        return false;
+    if (old->mode == MODE_QUORUM && core->cfg.mode == MODE_STATIC) {
+        bool accepted = c && self && (self->roles & ROLE_VOTER);
+        bool vouched = c && c->node == core->node && c->off_epoch == core->epoch;
+        return is_voter(core, core->self) && !accepted && !vouched;
+    }
+    if (old->mode != MODE_STATIC)
         return false;
     return core->cfg.mode == MODE_STATIC ? !is_voter(core, core->self)
                                          : !all_met(core, old, c) || intent_unheard(core);

@@ -96,10 +96,20 @@ static bool in_time(const struct core *core, const struct core_cfg *next)
            core->now >= core->active_since + config_spacing(core);
 }
 
+/* Two become static in one step: the first, who alone decides, vouches for the session of
+ * the second, which goes on without a lease. Who has vouched cannot take it back. */
+static bool pair_lives(const struct core *core, const struct cfg_change *change)
+{
+    if (!cfg_makes_pair(change) ||
+        (core->paxos.accepted && cfg_same(&core->paxos.change, change)))
+        return true;
+    return voter_vouches(core, peer_slot(core, change->node), change->off_epoch);
+}
+
 static bool may_accept(const struct core *core, const struct cfg_change *change)
 {
     struct core_cfg next = core->cfg;
-    return cfg_apply(&next, change) && in_time(core, &next);
+    return cfg_apply(&next, change) && in_time(core, &next) && pair_lives(core, change);
 }
 
 static void take(struct core *core, uint64_t ballot, const struct cfg_change *change)
@@ -166,8 +176,11 @@ static void vote_self(struct core *core)
     if (p->phase == 1 && p->ballot > core->paxos.promised)
         promise(core, p->ballot);
     if (p->phase == 2 && p->ballot != core->paxos.accepted) {
-        if (!may_accept(core, &p->value))
+        if (!may_accept(core, &p->value)) {
+            /* that session may never be again what we said of it: say it anew */
+            p->active = !cfg_makes_pair(&p->value);
             return;
+        }
         take(core, p->ballot, &p->value);
     }
     if (core->parked_count + PARK_RESERVE / 2 < core->limits.parked)

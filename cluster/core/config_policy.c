@@ -208,6 +208,17 @@ static bool think_static(
     return c->voters > 1 && stranded(core) && go_mode(MODE_QUORUM, out);
 }
 
+/* The second of two: its vote and static mode in one step, when it has a lease of ours.
+ */
+static bool make_pair(const struct core *core, uint8_t slot, struct cfg_change *out)
+{
+    uint32_t epoch = core->peer[slot].sess.cur;
+    vote(core, slot, true, out);
+    out->mode = MODE_STATIC;
+    out->off_epoch = epoch;
+    return voter_vouches(core, slot, epoch);
+}
+
 static bool think_quorum(
     const struct core *core, const struct census *c, struct cfg_change *out)
 {
@@ -219,6 +230,8 @@ static bool think_quorum(
     if (want == 2 && core->cfg.count > 2 && c->voters >= 2 &&
         !(c->voters == 2 && any_voter(core, leaves)))
         return false; /* whoever leaves has not left yet */
+    if (want == 2 && c->voters == 1 && core->cfg.count == 2 && candidate)
+        return make_pair(core, candidate, out);
     if (candidate && c->voters > 1 && any_voter(core, long_dead)) {
         vote(core, weakest(core), false, out); /* its place is filled right after */
         return true;

@@ -81,18 +81,32 @@ static bool apply_add(struct core_cfg *cfg, const struct cfg_change *c)
     return true;
 }
 
+/* The second of two gets its vote, and static mode begins: in between the loss of either
+ * would stop the other. */
+bool cfg_makes_pair(const struct cfg_change *c)
+{
+    return c->op == CFG_ROLES && c->mode == MODE_STATIC;
+}
+
 static bool apply_roles(struct core_cfg *cfg, const struct cfg_change *c)
 {
     struct core_member *m = find(cfg, c->node);
     if (!m)
         return false;
     bool was = m->roles & ROLE_VOTER, is = c->roles & ROLE_VOTER;
+    bool pair = cfg_makes_pair(c);
     uint8_t voters = cfg_voters(cfg);
-    if ((was && !is && voters < 2) || (is && !was && voters >= CFG_VOTERS_MAX))
+    if ((was && !is && voters < 2) || (is && !was && voters >= CFG_VOTERS_MAX) ||
+        (pair &&
+            (cfg->mode != MODE_QUORUM || cfg->count != 2 || voters != 1 || was || !is)))
         return false;
     if (was != is)
-        new_set(cfg, cfg->mode == MODE_QUORUM);
+        new_set(cfg, cfg->mode == MODE_QUORUM && !pair);
     m->roles = (uint8_t)((m->roles & ROLE_WAS_VOTER) | (c->roles & MEMBER_ROLES));
+    if (pair) {
+        cfg->mode = MODE_STATIC;
+        cfg->mode_ver = cfg->ver;
+    }
     return true;
 }
 

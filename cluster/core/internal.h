@@ -79,6 +79,7 @@ void voter_store(
     struct core *core, uint8_t slot, uint32_t cur, uint32_t fenced, uint8_t flags);
 void fence_done(struct core *core, uint8_t slot, uint32_t epoch, uint8_t flags);
 bool voter_quarantined(const struct core *core);
+bool voter_vouches(const struct core *core, uint8_t slot, uint32_t epoch);
 void fence_node(struct core *core, uint8_t slot);
 void fence_durable(struct core *core, uint8_t slot);
 
@@ -248,6 +249,7 @@ bool cfg_valid(const struct core_cfg *cfg);
 void cfg_auto_min(struct core_cfg *cfg);
 const struct core_member *cfg_find(const struct core_cfg *cfg, uint64_t node);
 uint8_t cfg_voters(const struct core_cfg *cfg);
+bool cfg_makes_pair(const struct cfg_change *change);
 bool cfg_same(const struct cfg_change *a, const struct cfg_change *b);
 /* config.c: the version in force, and how it gets around */
 #define NODE_CLOSED (UINT32_MAX - 1) /* fenced up to here: no session, ever again */

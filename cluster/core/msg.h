@@ -218,7 +218,8 @@ struct cfg_change {
     uint64_t proposer; /* makes two equal wishes different values */
     uint64_t node;
     uint64_t off; /* in static mode: a voter that is sworn to be powered off, or 0 */
-    uint32_t off_epoch; /* its last session when that was said; the core fills it in */
+    uint32_t off_epoch; /* its last session when that was said; the core fills it in. A
+                           vote with MODE_STATIC: the session of `node` that goes on */
     uint32_t serial;
     uint8_t op; /* enum cfg_op */
     uint8_t roles, zone, weight;

@@ -453,8 +453,9 @@ void unit_lost_ownership(struct core *core, struct unit *u)
     work_drop(core, u);
 }
 
-/* C5. A live owner that meets a version not below its own raises its term above it;
- * anyone else takes the newer version, without `mine`. */
+/* C5. A live owner that meets a version not below its own raises its term above it, or to
+ * it, if that is a consent to a claim of its own which it gave up to re-own; anyone else
+ * takes the newer version, without `mine`. */
 bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row)
 {
     bool changed = unit_merge_facts(core, u, row);
@@ -462,10 +463,11 @@ bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row)
     if (owner == 0)
         return changed;
     if (unit_believes(core, u)) {
-        if (row->term >= u->term && owner != core->self) {
+        bool own = owner == core->self;
+        if (row->term > u->term || (row->term == u->term && !own)) {
             SOMETIMES(core, ST_RAISE);
             unit_digest(core, u);
-            u->term = row->term + 1;
+            u->term = row->term + !own;
             unit_digest(core, u);
             changed = true;
         }

@@ -56,6 +56,7 @@ enum mutant {
     MUT_ROT_IGNORED,          /* damaged mail is delivered and inherited */
     MUT_TWIN_GRANTED,         /* two processes of one session get leases */
     MUT_STATIC_STRANGERS,     /* leaves static mode without having met (rule M) */
+    MUT_PAIR_FENCED,          /* who vouched for the second voter fences it */
     MUT_COUNT
 };
 #ifdef CORE_SIM

@@ -252,6 +252,13 @@ static void request(struct core *core, uint8_t slot)
     core_send(core, slot, &m);
 }
 
+/* No table tells static voters of each other: they ask before they are spoken to (M). */
+static bool not_met(const struct core *core, uint8_t slot)
+{
+    return slot != core->self && config_static(core) && is_voter(core, slot) &&
+           !core->peer[slot].synced && !peer_down(core, slot);
+}
+
 void sync_timer(struct core *core)
 {
     if (core->now < core->sync_due)
@@ -259,7 +266,7 @@ void sync_timer(struct core *core)
     bool busy = core->state == CORE_SYNC;
     for (uint8_t i = 1; i <= core->peer_count && !core_out_full(core); i++) {
         struct peer *p = &core->peer[i];
-        if (!sync_clear(core, i) && core->now >= p->sync_req_at)
+        if ((!sync_clear(core, i) || not_met(core, i)) && core->now >= p->sync_req_at)
             request(core, i);
         if (p->out.active)
             stream_step(core, i);

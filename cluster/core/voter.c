@@ -189,8 +189,26 @@ void voter_lease_req(struct core *core, uint8_t slot, const struct core_msg *msg
 
 /* ---- fences ---- */
 
+/* The session holds a lease of ours, and nobody has closed it. */
+bool voter_vouches(const struct core *core, uint8_t slot, uint32_t epoch)
+{
+    const struct peer *p = &core->peer[slot];
+    return epoch && p->sess.cur == epoch && p->promise_epoch == epoch &&
+           p->sess.fenced < epoch && p->fenced < epoch && core->now < p->promise_until;
+}
+
+/* Our word for the session of a second voter stands, be it known as decided or not. */
+static bool vouched(const struct core *core, const struct peer *p)
+{
+    const struct core_paxos_row *x = &core->paxos;
+    return x->ver == core->cfg.ver + 1 && x->accepted && cfg_makes_pair(&x->change) &&
+           x->change.node == p->node;
+}
+
 static bool may_fence(const struct core *core, const struct peer *p, uint32_t epoch)
 {
+    if (vouched(core, p))
+        return MUT(core, MUT_PAIR_FENCED);
     /* rule P: a row may have come by copy, and says nothing of our own promise */
     if (p->sess.fenced >= epoch)
         return MUT(core, MUT_COPY_COUNTS) ||

@@ -58,6 +58,7 @@ static const struct control table[MUT_COUNT] = {
     CONTROL(
         STALE_DELIVERED, "@20-away-longer-than-tombs", "T_tomb: too old is put aside"),
     CONTROL(ROT_IGNORED, "@18-bit-rot", "rotten mail is not delivered nor inherited"),
+    CONTROL(PAIR_FENCED, "", "who vouched for the second voter does not fence it"),
     CONTROL(STATIC_STRANGERS, "", "M: who leaves static mode has met every voter"),
     CONTROL(TWIN_GRANTED, "@24-snapshot-restored", "one session, one process"),
 };

@@ -203,13 +203,22 @@ static void kill_for_ever(struct sim *sim, uint8_t target)
     sim->node[target].permanent_dead = true;
 }
 
+static void finish(struct sim *sim, uint32_t index)
+{
+    sim->config.job[index].done = true;
+    sim->config.jobs_done++;
+}
+
 static void birth(struct sim *sim, uint32_t index)
 {
     struct core_event e = {0};
     e.u.admin.op = ADMIN_INIT;
     e.u.admin.change.roles = ROLE_STORE | ROLE_EGRESS;
     operator_ident(0, 0, &e.u.admin.change.ident);
-    say(sim, index, 0, &e);
+    if (sim->node[0].permanent_dead) /* it was born, and is lost since */
+        finish(sim, index);
+    else
+        say(sim, index, 0, &e);
 }
 
 static void force(struct sim *sim, uint32_t index, uint8_t op)
@@ -235,17 +244,14 @@ static void force(struct sim *sim, uint32_t index, uint8_t op)
     say(sim, index, via, &e);
 }
 
-static void finish(struct sim *sim, uint32_t index)
-{
-    sim->config.job[index].done = true;
-    sim->config.jobs_done++;
-}
-
 static void leave(struct sim *sim, uint32_t index)
 {
     struct op_job *j = &sim->config.job[index];
     if (j->stage == 0 && !may_go(sim, j->target)) {
-        finish(sim, index);
+        if (sim->o.plain && ++j->tries < 30)
+            again(sim, index, SEC); /* a scenario wants it gone */
+        else
+            finish(sim, index);
         return;
     }
     if (j->stage == 0)
