@@ -54,6 +54,8 @@ static const struct {
     [MSG_DONE_ACK] = {BATON__WIRE__KIND__DONE_ACK, WIRE_UNIT},
     [MSG_FORGET] = {BATON__WIRE__KIND__FORGET, WIRE_UNIT},
     [MSG_CREDIT] = {BATON__WIRE__KIND__CREDIT, WIRE_SYNC},
+    [MSG_BUDGET_ASK] = {BATON__WIRE__KIND__BUDGET_ASK, WIRE_BUDGET},
+    [MSG_BUDGET_GRANT] = {BATON__WIRE__KIND__BUDGET_GRANT, WIRE_BUDGET},
 };
 
 static enum wire_group group_of(uint8_t kind)

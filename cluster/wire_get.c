@@ -276,6 +276,23 @@ static bool get_steal(const Baton__Wire__Steal *from, struct msg_steal *out)
     return get_id(from->id, &out->id);
 }
 
+static bool get_budget(const Baton__Wire__Budget *from, struct msg_budget *out)
+{
+    if (from->n_entry > BUDGET_ENTRIES)
+        return false;
+    out->sent_ns = from->sent_ns;
+    out->count = (uint8_t)from->n_entry;
+    for (size_t i = 0; i < from->n_entry; i++) {
+        struct budget_entry *to = &out->entry[i];
+        to->key = from->entry[i]->key;
+        to->holds[BUDGET_CONNECTIONS] = from->entry[i]->connections;
+        to->holds[BUDGET_MESSAGES] = from->entry[i]->messages;
+        to->want[BUDGET_CONNECTIONS] = from->entry[i]->want_connections;
+        to->want[BUDGET_MESSAGES] = from->entry[i]->want_messages;
+    }
+    return true;
+}
+
 /* Which body of the Envelope each group has. */
 static const Baton__Wire__Envelope__BodyCase BODY[] = {
     [WIRE_PING] = BATON__WIRE__ENVELOPE__BODY_PING,
@@ -287,6 +304,7 @@ static const Baton__Wire__Envelope__BodyCase BODY[] = {
     [WIRE_ATTEMPT] = BATON__WIRE__ENVELOPE__BODY_ATTEMPT,
     [WIRE_SYNC] = BATON__WIRE__ENVELOPE__BODY_SYNC,
     [WIRE_STEAL] = BATON__WIRE__ENVELOPE__BODY_STEAL,
+    [WIRE_BUDGET] = BATON__WIRE__ENVELOPE__BODY_BUDGET,
 };
 
 bool wire_get(const pb_envelope *e, enum wire_group group, struct core_msg *msg)
@@ -314,6 +332,8 @@ bool wire_get(const pb_envelope *e, enum wire_group group, struct core_msg *msg)
         return get_sync(e->sync, msg->kind == MSG_DIGEST, &msg->u.sync);
     case WIRE_STEAL:
         return get_steal(e->steal, &msg->u.steal);
+    case WIRE_BUDGET:
+        return get_budget(e->budget, &msg->u.budget);
     }
     return false;
 }

@@ -22,6 +22,7 @@ enum wire_group {
     WIRE_ATTEMPT,
     WIRE_SYNC,
     WIRE_STEAL,
+    WIRE_BUDGET,
 };
 
 /* The structs of protobuf-c for one message, pointing at each other, so that writing
@@ -73,6 +74,11 @@ struct wire_scratch {
             Baton__Wire__Steal m;
             pb_unit_id id;
         } steal;
+        struct {
+            Baton__Wire__Budget m;
+            Baton__Wire__BudgetEntry entry[BUDGET_ENTRIES];
+            Baton__Wire__BudgetEntry *at[BUDGET_ENTRIES];
+        } budget;
     } u;
 };
 

@@ -291,6 +291,27 @@ static void put_steal(struct wire_scratch *s, const struct msg_steal *m, pb_enve
     e->steal = to;
 }
 
+static void put_budget(struct wire_scratch *s, const struct msg_budget *m, pb_envelope *e)
+{
+    Baton__Wire__Budget *to = &s->u.budget.m;
+    baton__wire__budget__init(to);
+    to->sent_ns = m->sent_ns;
+    for (unsigned i = 0; i < m->count; i++) {
+        Baton__Wire__BudgetEntry *entry = &s->u.budget.entry[i];
+        baton__wire__budget_entry__init(entry);
+        entry->key = m->entry[i].key;
+        entry->connections = m->entry[i].holds[BUDGET_CONNECTIONS];
+        entry->messages = m->entry[i].holds[BUDGET_MESSAGES];
+        entry->want_connections = m->entry[i].want[BUDGET_CONNECTIONS];
+        entry->want_messages = m->entry[i].want[BUDGET_MESSAGES];
+        s->u.budget.at[i] = entry;
+    }
+    to->n_entry = m->count;
+    to->entry = s->u.budget.at;
+    e->body_case = BATON__WIRE__ENVELOPE__BODY_BUDGET;
+    e->budget = to;
+}
+
 void wire_put(struct wire_scratch *s, const struct core_msg *msg, enum wire_group group,
     pb_envelope *e)
 {
@@ -324,6 +345,9 @@ void wire_put(struct wire_scratch *s, const struct core_msg *msg, enum wire_grou
         break;
     case WIRE_STEAL:
         put_steal(s, &msg->u.steal, e);
+        break;
+    case WIRE_BUDGET:
+        put_budget(s, &msg->u.budget, e);
         break;
     }
 }

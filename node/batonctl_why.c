@@ -54,6 +54,21 @@ static void print_hop(const json_t *hop)
     putchar('\n');
 }
 
+static void print_shares(const json_t *d)
+{
+    const json_t *connections = json_object_get(d, "connections_share");
+    const json_t *rate = json_object_get(d, "rate_share");
+    if (!json_is_integer(connections) && !json_is_integer(rate))
+        return;
+    printf("  %-9s", "share");
+    if (json_is_integer(connections))
+        printf(" %" PRId64 " connections", get_int(d, "connections_share"));
+    if (json_is_integer(rate))
+        printf("%s %" PRId64 " messages a period",
+            json_is_integer(connections) ? "," : "", get_int(d, "rate_share"));
+    printf(" of the limits are this node's now\n");
+}
+
 static void print_destination(const json_t *d)
 {
     struct slice failure = get_text(d, "last_failure");
@@ -61,6 +76,7 @@ static void print_destination(const json_t *d)
         return;
     printf("  %-9s %" PRId64 " open of %" PRId64 " that it may have\n", "sessions",
         get_int(d, "sessions"), get_int(d, "window"));
+    print_shares(d);
     if (failure.len == 0)
         return;
     printf("  %-9s ", "failed");

@@ -50,7 +50,21 @@ static void taken(void *ctx, const struct repeat_key *key, struct msg_id id)
         intake_taken(intake, key, id);
 }
 
-static const struct engine_events events = {unit_start, unit_cancel, lease, load, taken};
+static void share(
+    void *ctx, uint64_t key, uint32_t serial, const uint32_t may_use[QUOTA_KINDS])
+{
+    struct node *n = ctx;
+    schedule_quota_share(n->schedule, key, serial, may_use);
+}
+
+static void quota_floor_told(void *ctx, const uint32_t may_use[QUOTA_KINDS])
+{
+    struct node *n = ctx;
+    schedule_quota_floor(n->schedule, may_use);
+}
+
+static const struct engine_events events = {
+    unit_start, unit_cancel, lease, load, taken, share, quota_floor_told};
 
 /* Without the section this would deliver what other nodes own. */
 static bool belongs_to_none(struct node *n, char *why, size_t why_size)

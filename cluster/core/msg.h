@@ -20,6 +20,7 @@
 #define CORE_GOSSIP_ROWS 4
 #define CORE_GOSSIP_VALUE 40
 #define CORE_DIGEST_ROWS 16
+#define BUDGET_ENTRIES 16
 
 /* A unit is one routing domain of a message: the thing that is owned and delivered. */
 struct core_unit_id {
@@ -125,6 +126,9 @@ enum core_msg_kind {
     MSG_DONE_ACK,
     MSG_FORGET,
     MSG_CREDIT,
+    /* beside the core (cluster/budget.h), which never sees them */
+    MSG_BUDGET_ASK,
+    MSG_BUDGET_GRANT,
     MSG_KIND_COUNT
 };
 
@@ -318,6 +322,20 @@ struct msg_gossip {
     } u;
 };
 
+enum budget_kind { BUDGET_CONNECTIONS, BUDGET_MESSAGES, BUDGET_KINDS };
+
+/* What nodes may take of the limits of destinations. */
+struct msg_budget {
+    uint64_t sent_ns; /* of the question, by the asker's clock */
+    uint8_t count;
+    struct budget_entry {
+        uint64_t key;
+        uint32_t holds[BUDGET_KINDS]; /* ASK: at most in use till answered; GRANT: may be
+                                         in use */
+        uint32_t want[BUDGET_KINDS];  /* ASK; all 0: nothing is held any more */
+    } entry[BUDGET_ENTRIES];
+};
+
 struct core_msg {
     struct core_env env;
     uint8_t kind; /* enum core_msg_kind */
@@ -331,6 +349,7 @@ struct core_msg {
         struct msg_sync sync;
         struct msg_steal steal;
         struct msg_gossip gossip;
+        struct msg_budget budget;
     } u;
 };
 

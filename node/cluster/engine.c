@@ -192,6 +192,7 @@ static void tick(struct timer *t)
     engine_share_tick(e);
     tell_lease(e);
     engine_status_update(e);
+    engine_budget_tick(e);
     timer_set(t, mono_add_ms(mono_now(), TICK_MS));
     if (e->is_stopping && (engine_store_is_idle(e) || mono_now().ns > e->resign_until.ns))
         loop_stop(e->loop);
@@ -364,6 +365,7 @@ struct engine *engine_new(const struct engine_deps *deps, const struct settings 
         return NULL;
     }
     make_core(e);
+    engine_budget_init(e);
     if (!engine_members_open(e, why, why_size) || !engine_boot(e, why, why_size) ||
         !open_transport(e, why, why_size)) {
         engine_free(e);
@@ -465,6 +467,7 @@ void engine_free(struct engine *e)
     engine_repeat_fini(e);
     engine_share_fini(e);
     engine_seeds_fini(e);
+    engine_budget_fini(e);
     engine_members_fini(e);
     timer_fini(&e->deadline);
     timer_fini(&e->tick);

@@ -38,6 +38,11 @@ struct engine_events {
     /* A message that another node took was taken for sure, by what its client's
      * repetition is recognised with. May be NULL. */
     void (*taken)(void *ctx, const struct repeat_key *key, struct msg_id id);
+    /* What may be in use of a destination's limits, in answer to the need of this serial
+     * (rights_need); and of one without a need. May be NULL. */
+    void (*share)(
+        void *ctx, uint64_t key, uint32_t serial, const uint32_t share[QUOTA_KINDS]);
+    void (*floor)(void *ctx, const uint32_t floor[QUOTA_KINDS]);
 };
 
 struct engine_deps {

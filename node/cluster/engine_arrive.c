@@ -372,6 +372,8 @@ static bool envelope_came(struct engine *e, uint64_t node, struct slice frame)
         kept = piece_came(e, node, &msg, &payload, frame.len);
     } else if (msg.kind == MSG_OUTCOME && msg.env.to == e->node) {
         outcome_came(e, &msg, &payload);
+    } else if (msg.kind == MSG_BUDGET_ASK || msg.kind == MSG_BUDGET_GRANT) {
+        engine_budget_frame(e, node, &msg);
     } else {
         struct core_event event = {.kind = EV_MSG, .u.msg = &msg};
         engine_step(e, &event);

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/loop.h"
+#include "cluster/budget.h"
 #include "cluster/wire.h"
 #include "node/cluster/birth.h"
 #include "node/cluster/engine.h"
@@ -166,6 +167,8 @@ struct engine {
 
     struct table repeats; /* struct kept_key by unit */
 
+    struct budgets *budgets; /* of the limits of destinations */
+
     /* damage */
     struct table rotten; /* struct rotten by unit */
     unsigned looks;
@@ -249,6 +252,15 @@ void engine_start_fini(struct engine *e);
 void engine_offer_posted(void *engine, struct unit_id id); /* any thread */
 void engine_share_tick(struct engine *e);
 void engine_share_fini(struct engine *e);
+
+/* engine_budget.c: the limits of destinations */
+void engine_budget_init(struct engine *e);
+void engine_budget_fini(struct engine *e);
+void engine_need_posted(void *engine, const struct quota_need *need); /* any thread */
+void engine_budget_frame(struct engine *e, uint64_t node, const struct core_msg *msg);
+/* After the status was made. */
+void engine_budget_tick(struct engine *e);
+void engine_budget_reload(struct engine *e);
 
 /* engine_repeats.c: the key came with a copy; its message was taken for sure; it may not
  * have been, or nobody needs it. */

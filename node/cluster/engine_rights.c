@@ -404,7 +404,8 @@ const struct rights_backend engine_backend = {.accept = ask_accept,
     .gone = gone,
     .outcome = outcome,
     .suspect = engine_suspect_posted,
-    .offer = engine_offer_posted};
+    .offer = engine_offer_posted,
+    .need = engine_need_posted};
 
 /* --- life --- */
 

@@ -219,6 +219,7 @@ static void reloaded(struct mail *mail, void *owner)
     struct engine *e = owner;
     settings_unref(e->settings);
     e->settings = r->settings;
+    engine_budget_reload(e);
     e->hello_at = (struct mono){0};
     e->ident_at = (struct mono){0};
     engine_seeds_reload(e);

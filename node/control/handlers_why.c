@@ -116,12 +116,21 @@ static void add_route(json_t *o, const struct schedule_why *a)
     json_object_set_new(o, "hops", hops);
 }
 
+/* Of the limits, what this node may use now. */
+static json_t *share_json(const struct schedule_why *a, enum quota_kind kind)
+{
+    uint32_t share = a->share[kind];
+    return share == QUOTA_NO_LIMIT ? json_null() : json_integer(share);
+}
+
 static json_t *destination_json(const struct schedule_why *a)
 {
     if (!a->known)
         return json_null();
     json_t *o = json_pack("{s:i,s:i,s:i,s:I}", "sessions", (int)a->sessions, "window",
         (int)a->window, "failures", (int)a->failures, "down_ms", (json_int_t)a->down_ms);
+    json_object_set_new(o, "connections_share", share_json(a, QUOTA_CONNECTIONS));
+    json_object_set_new(o, "rate_share", share_json(a, QUOTA_MESSAGES));
     json_set_text(o, "last_failure", slice_str(a->down_why.text));
     json_set_text(o, "last_failure_mx", slice_str(a->down_why.mx));
     return o;
@@ -151,6 +160,23 @@ __attribute__((format(printf, 2, 3))) static void block(
     json_array_append_new(list, control_text(slice_str(text)));
 }
 
+static void blocked_by_limits(json_t *list, const struct schedule_why *a)
+{
+    if (a->sessions >= a->share[QUOTA_CONNECTIONS])
+        block(list,
+            "%" PRIu64 " messages wait for one of %u connections, this node's share of "
+            "limits.destination_connections",
+            a->ready, a->share[QUOTA_CONNECTIONS]);
+    else if (a->sessions >= a->window)
+        block(list, "%" PRIu64 " messages wait for one of %u connections", a->ready,
+            a->window);
+    if (a->is_throttled)
+        block(list,
+            "%" PRIu64 " messages wait for their turn: limits.destination_rate is used "
+            "up",
+            a->ready);
+}
+
 static json_t *blocked_json(const struct why *y)
 {
     const struct schedule_why *a = &y->asked;
@@ -171,9 +197,8 @@ static json_t *blocked_json(const struct why *y)
     if (y->held > 0)
         block(list, "%" PRIu64 " of its messages %s held: batonctl queue release",
             y->held, y->held == 1 ? "is" : "are");
-    if (a->known && a->down_ms == 0 && a->ready > 0 && a->sessions >= a->window)
-        block(list, "%" PRIu64 " messages wait for one of %u connections", a->ready,
-            a->window);
+    if (a->known && a->down_ms == 0 && a->ready > 0)
+        blocked_by_limits(list, a);
     return list;
 }
 

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "node/delivery/quota.h"
 #include "node/delivery/schedule.h"
 #include "node/delivery/units.h"
 
@@ -65,6 +66,10 @@ struct destination {
     unsigned dead_count;
     struct mono grow_at; /* it refused a connection beside another: no more till then */
     bool starved;
+    struct quota quota;
+    LIST_ENTRY(destination) needy; /* of the schedule, while a need stands */
+    TAILQ_ENTRY(destination) throttle;
+    bool is_needy, throttled;
 };
 
 LIST_HEAD(group_list, group);
@@ -84,6 +89,12 @@ struct schedule {
     /* Have mail and no session, because all that the node may open are open. */
     TAILQ_HEAD(, destination) starved;
     uint64_t hash_key;
+    struct quota_terms terms;
+    uint32_t most_messages;        /* in terms.period_ns */
+    struct destination_list needy; /* the cluster was told what they need */
+    /* Have mail, and no message more may start now. */
+    TAILQ_HEAD(throttled_line, destination) throttled;
+    struct timer throttle_timer;
     struct delivery_loop **loops;
     unsigned loop_count;
     struct timer due_timer;
@@ -147,6 +158,25 @@ void destinations_sweep(struct schedule *s);
 void destination_quit_slot(struct session_slot *slot);
 /* At the end, when all groups are gone. */
 void destinations_free(struct schedule *s);
+
+/* NULL: there is none of this key. */
+struct destination *destination_known(struct schedule *s, uint64_t key);
+
+/* schedule_quota.c: what this node may take of the limits of a destination */
+void schedule_quota_init(struct schedule *s);
+void schedule_quota_fini(struct schedule *s);
+/* The settings are new. */
+void schedule_quota_reload(struct schedule *s);
+/* Tells the cluster when more is needed than may be used; `lower`: or less. */
+void destination_look(struct schedule *s, struct destination *d, bool lower);
+/* No message more may start: it goes on when one may. */
+void destination_throttle(struct schedule *s, struct destination *d);
+/* A parcel of it is home. */
+void destination_counted_home(struct schedule *s, uint64_t key);
+/* False: it must be kept, for what it still counts. */
+bool destination_quota_ends(struct schedule *s, struct destination *d);
+/* Four times a second: who needs less, and who has more open than it may. */
+void schedule_quota_sweep(struct schedule *s);
 
 /* schedule_reload.c: does a rule look at more than the domain? */
 bool schedule_rules_need_message(const struct settings *settings);

@@ -54,6 +54,7 @@ struct parcel {
     const char *tls;      /* "TLSv1.3", "" in clear; static text */
     bool check_rule;      /* come home as PARCEL_REROUTE once the message is read */
     bool without_session; /* it is only settled */
+    uint64_t counted;     /* key of the destination whose messages are limited; 0: none */
     /* result */
     enum parcel_result result;
     struct wall next_due;

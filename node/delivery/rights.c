@@ -151,6 +151,17 @@ void rights_offer(struct rights *r, struct unit_id unit)
         r->backend->offer(r->ctx, unit);
 }
 
+bool rights_shares_limits(const struct rights *r)
+{
+    return r->backend && r->backend->need;
+}
+
+void rights_need(struct rights *r, const struct quota_need *need)
+{
+    if (rights_shares_limits(r))
+        r->backend->need(r->ctx, need);
+}
+
 /* --- the clock --- */
 
 bool rights_clock_trusted(const struct rights *r, struct wall now)

@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 
+#include "node/delivery/quota.h"
 #include "queue/store.h"
 
 struct rights;
@@ -39,6 +40,9 @@ struct rights_backend {
     void (*suspect)(void *ctx, struct unit_id unit);
     /* No hop of the unit can be reached from this node: another may try. */
     void (*offer)(void *ctx, struct unit_id unit);
+    /* What this node has and wants of the limits of a destination. NULL: it may use all
+     * of them. */
+    void (*need)(void *ctx, const struct quota_need *need);
 };
 
 /* `backend` NULL: a node alone. `ctx` may be given later, by rights_bind, before the
@@ -164,6 +168,12 @@ void rights_suspect(struct rights *r, struct unit_id unit);
 /* Deferred because no hop could be reached from here: a holder that can may have it. The
  * unit stays this node's until the cluster says otherwise. Any thread. */
 void rights_offer(struct rights *r, struct unit_id unit);
+
+/* In a cluster: what is in use of a destination's limits, and wanted. Any thread; the
+ * answer comes by schedule_quota_share. */
+void rights_need(struct rights *r, const struct quota_need *need);
+/* Are the limits of destinations shared with others? */
+bool rights_shares_limits(const struct rights *r);
 
 /* Shutting down, or storage stalled: no attempt starts, no dot leaves. */
 void rights_close_gate(struct rights *r);

@@ -2,8 +2,10 @@
 /* A route once it is known: what it says, and the addresses of its hops. */
 #include "node/delivery/route.h"
 
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/random.h"
@@ -258,19 +260,32 @@ static int by_name(const void *a, const void *b)
     return order ? order : (int)(*x)->hop.port - (int)(*y)->hop.port;
 }
 
-void route_seal(struct route *route, uint64_t hash_key)
+/* The same on every node, for the limits that they share; and not to be chosen by who
+ * names the hosts, so that nobody takes another destination's share. */
+static void add_to_key(EVP_MD_CTX *md, struct slice text, uint64_t number)
+{
+    uint64_t head[2] = {text.len, number};
+    INVARIANT(EVP_DigestUpdate(md, head, sizeof(head)) == 1 &&
+              EVP_DigestUpdate(md, text.ptr, text.len) == 1);
+}
+
+void route_seal(struct route *route)
 {
     const struct route_host *sorted[ROUTE_HOPS_MAX];
-    uint64_t key = hash_key;
+    unsigned char sum[32];
     if (route->host_count == 0)
         return;
     for (unsigned i = 0; i < route->host_count; i++)
         sorted[i] = &route->hosts[i];
     qsort(sorted, route->host_count, sizeof(*sorted), by_name);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    INVARIANT(md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
     for (unsigned i = 0; i < route->host_count; i++)
-        key = slice_hash(slice_str(sorted[i]->hop.name), key + sorted[i]->hop.port);
-    key = slice_hash(slice_str(route->auth_file), key + (uint64_t)route->tls);
-    route->key = key;
+        add_to_key(md, slice_str(sorted[i]->hop.name), sorted[i]->hop.port);
+    add_to_key(md, slice_str(route->auth_file), (uint64_t)route->tls);
+    INVARIANT(EVP_DigestFinal_ex(md, sum, NULL) == 1);
+    EVP_MD_CTX_free(md);
+    memcpy(&route->key, sum, sizeof(route->key));
     const struct route_hop *best = &route->hosts[0].hop;
     route->name = best->port == 25
                       ? best->name

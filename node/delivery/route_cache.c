@@ -156,8 +156,8 @@ static void start(struct router *r, struct entry *e)
     e->state = ENTRY_LOOKING_UP;
     r->looking_up++;
     metric_add(METRIC_route_lookups_total, 1);
-    lookup_start(r->loop, &r->dns, r->us, t, slice_make(e->domain, e->domain_len),
-        r->hash_key, looked_up, e);
+    lookup_start(
+        r->loop, &r->dns, r->us, t, slice_make(e->domain, e->domain_len), looked_up, e);
 }
 
 static void start_waiting(struct router *r)

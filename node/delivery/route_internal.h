@@ -97,14 +97,13 @@ struct route *route_new(struct route_us *us, const struct route_dns *dns);
 void route_host_take(
     struct route *route, struct route_host *host, const struct host_addresses *found);
 /* Names and keys a route whose hosts are complete. */
-void route_seal(struct route *route, uint64_t hash_key);
+void route_seal(struct route *route);
 
 /* ---- a lookup (route_lookup.c): from a treatment and a domain to a route ---- */
 struct lookup;
 typedef void lookup_fn(struct route *route, void *ctx);
 /* `done` gets the one reference; it may be called before this returns. */
 void lookup_start(struct loop *loop, const struct route_dns *dns, struct route_us *us,
-    const struct treatment *t, struct slice domain, uint64_t hash_key, lookup_fn *done,
-    void *ctx);
+    const struct treatment *t, struct slice domain, lookup_fn *done, void *ctx);
 
 #endif

@@ -20,7 +20,6 @@ struct lookup {
     struct loop *loop;
     struct route *route; /* being made */
     enum treatment_kind kind;
-    uint64_t hash_key;
     lookup_fn *done;
     void *ctx;
     struct mx_query mx;
@@ -47,7 +46,7 @@ static void finish(struct lookup *l)
     if (ttl_ms < ROUTE_TTL_MIN_MS)
         ttl_ms = ROUTE_TTL_MIN_MS;
     route->expires = mono_add_ms(loop_now(l->loop), ttl_ms);
-    route_seal(route, l->hash_key);
+    route_seal(route);
     l->done(route, l->ctx);
     free(l->steps);
     free(l);
@@ -316,14 +315,12 @@ static void use_mx(struct lookup *l, struct slice domain)
 }
 
 void lookup_start(struct loop *loop, const struct route_dns *dns, struct route_us *us,
-    const struct treatment *t, struct slice domain, uint64_t hash_key, lookup_fn *done,
-    void *ctx)
+    const struct treatment *t, struct slice domain, lookup_fn *done, void *ctx)
 {
     struct lookup *l = mem_zalloc(sizeof(*l));
     l->loop = loop;
     l->route = route_new(us, dns);
     l->kind = t->kind;
-    l->hash_key = hash_key;
     l->done = done;
     l->ctx = ctx;
     l->ttl = UINT32_MAX;

@@ -307,6 +307,8 @@ static void parcel_home(struct mail *mail, void *owner)
         (parcel->result == PARCEL_DEFERRED && !parcel->connection_failed))
         if (unit->group->destination && !parcel->without_session)
             destination_success(s, unit->group->destination);
+    if (parcel->counted)
+        destination_counted_home(s, parcel->counted);
     if (unit->cancelled || unit->restarted) {
         schedule_cancelled_home(s, unit);
     } else if (parcel->result == PARCEL_SETTLED) {
@@ -436,6 +438,7 @@ static void sweep_fired(struct timer *t)
     else if (++s->sweep_round % EXPIRY_SWEEPS == 0)
         expiry_sweep(s);
     schedule_load_some(s);
+    schedule_quota_sweep(s);
     if (!s->stopping &&
         (!TAILQ_EMPTY(&s->starved) || s->sweep_round % FORGET_SWEEPS == 0))
         destinations_sweep(s);
@@ -459,6 +462,7 @@ struct schedule *schedule_new(struct delivery_env *env, struct settings *setting
     s->hash_key = random_u64();
     TAILQ_INIT(&s->failing);
     TAILQ_INIT(&s->starved);
+    schedule_quota_init(s);
     pthread_mutex_init(&s->stats_lock, NULL);
     timer_init(&s->due_timer, s->loop, due_fired);
     timer_init(&s->sweep_timer, s->loop, sweep_fired);
@@ -563,6 +567,7 @@ void schedule_free(struct schedule *s)
     destinations_free(s);
     timer_fini(&s->due_timer);
     timer_fini(&s->sweep_timer);
+    schedule_quota_fini(s);
     while (router_pending(s->router) > 0 || s->loading > 0) {
         mailbox_wait(loop_mailbox(s->loop), 1000);
         mailbox_drain(loop_mailbox(s->loop));

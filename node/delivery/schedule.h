@@ -9,6 +9,7 @@
 
 #include "node/delivery/delivery.h"
 #include "node/delivery/hot.h"
+#include "node/delivery/quota.h"
 
 struct schedule_stats {
     uint64_t units, due, held, active, hot_bytes, memory_bytes;
@@ -41,6 +42,12 @@ void schedule_unit_start(struct schedule *s, struct unit_id id, uint64_t rcpts,
 void schedule_unit_cancel(struct schedule *s, struct unit_id id);
 /* No attempt starts, and nothing is failed or expired, until it goes on. */
 void schedule_pause(struct schedule *s, bool paused);
+
+/* What may be in use of the limits of the destination with this key, in answer to the
+ * need of this serial (rights_need); and of one without a need. */
+void schedule_quota_share(
+    struct schedule *s, uint64_t key, uint32_t serial, const uint32_t share[QUOTA_KINDS]);
+void schedule_quota_floor(struct schedule *s, const uint32_t floor[QUOTA_KINDS]);
 
 /* Any thread: new settings (a reference of its own is taken). */
 void schedule_reload(struct schedule *s, struct settings *settings);

@@ -12,26 +12,42 @@
 /* How long a destination that refused one connection more is not asked for more. */
 #define CROWDED_MS 10000
 
-struct destination *destination_find(struct schedule *s, uint64_t key)
+/* Anybody can find names whose keys agree in a few bits: the order is our own. */
+static struct destination_list *bucket_of(struct schedule *s, uint64_t key)
 {
-    struct destination_list *bucket = &s->destinations[key % TABLE_BUCKETS];
+    uint64_t own = (key ^ s->hash_key) * UINT64_C(0x9e3779b97f4a7c15);
+    return &s->destinations[(own >> 32) % TABLE_BUCKETS];
+}
+
+struct destination *destination_known(struct schedule *s, uint64_t key)
+{
     struct destination *d;
-    LIST_FOREACH (d, bucket, bucket)
+    LIST_FOREACH (d, bucket_of(s, key), bucket)
         if (d->key == key)
             return d;
+    return NULL;
+}
+
+struct destination *destination_find(struct schedule *s, uint64_t key)
+{
+    struct destination *d = destination_known(s, key);
+    if (d)
+        return d;
     d = mem_zalloc(sizeof(*d));
     d->key = key;
+    quota_init(&d->quota, &s->terms);
     d->window = WINDOW_FIRST;
     TAILQ_INIT(&d->turns);
     TAILQ_INIT(&d->sessions);
-    LIST_INSERT_HEAD(bucket, d, bucket);
+    LIST_INSERT_HEAD(bucket_of(s, key), d, bucket);
     s->destination_count++;
     return d;
 }
 
 void destination_forget_if_empty(struct schedule *s, struct destination *d)
 {
-    if (d->group_count > 0 || d->session_count > 0 || destination_is_down(d))
+    if (d->group_count > 0 || d->session_count > 0 || destination_is_down(d) ||
+        !destination_quota_ends(s, d))
         return;
     LIST_REMOVE(d, bucket);
     if (d->starved)
@@ -50,12 +66,22 @@ static unsigned window_max(const struct schedule *s)
     return s->settings->limits.destination_connections;
 }
 
-static unsigned batch_size(const struct schedule *s, const struct destination *d)
+static uint32_t messages_left(struct schedule *s, struct destination *d)
 {
+    if (s->terms.period_ns == 0)
+        return QUOTA_NO_LIMIT;
+    return quota_messages(&d->quota, &s->terms, mono_now().ns);
+}
+
+static unsigned batch_size(struct schedule *s, struct destination *d)
+{
+    uint32_t left = messages_left(s, d);
     unsigned share = (d->ready_count + d->window - 1) / d->window;
     unsigned most = s->settings->limits.messages_per_connection;
     if (most > BATCH_MAX)
         most = BATCH_MAX;
+    if (most > left)
+        most = left;
     return share < 1 ? 1 : share > most ? most : share;
 }
 
@@ -74,6 +100,10 @@ static struct parcel *take_batch(
             TAILQ_INSERT_TAIL(&d->turns, g, turn);
         }
         *tail = schedule_make_parcel(s, group_take_ready(g));
+        if (s->terms.period_ns) {
+            (*tail)->counted = d->key;
+            quota_start(&d->quota);
+        }
         tail = &(*tail)->next;
     }
     return parcels;
@@ -136,13 +166,15 @@ static bool is_full(const struct schedule *s)
 static bool may_open(const struct schedule *s, const struct destination *d)
 {
     unsigned max = d->window < window_max(s) ? d->window : window_max(s);
-    return d->session_count < max && !is_full(s);
+    return d->session_count < max && quota_may_connect(&d->quota, d->session_count) &&
+           !is_full(s);
 }
 
 /* Nothing that happens to it will wake it: it has no session of its own. */
 static void note_starved(struct schedule *s, struct destination *d)
 {
-    if (d->starved || d->session_count > 0 || TAILQ_EMPTY(&d->turns) || s->stopping)
+    if (d->starved || d->session_count > 0 || TAILQ_EMPTY(&d->turns) || s->stopping ||
+        !is_full(s))
         return;
     d->starved = true;
     TAILQ_INSERT_TAIL(&s->starved, d, starve);
@@ -154,6 +186,10 @@ void destination_dispatch(struct schedule *s, struct destination *d)
     if (s->paused)
         return; /* its groups ask again when it goes on */
     while (!TAILQ_EMPTY(&d->turns) && !s->stopping) {
+        if (messages_left(s, d) == 0) {
+            destination_throttle(s, d);
+            break;
+        }
         if (d->idle_count > 0 && (slot = slot_that_is(d, true)))
             send_batch(s, slot);
         else if (may_open(s, d))
@@ -164,6 +200,7 @@ void destination_dispatch(struct schedule *s, struct destination *d)
             break;
     }
     note_starved(s, d);
+    destination_look(s, d, false);
 }
 
 /* Sessions are free again: those go first who had to wait for one. */

@@ -51,6 +51,7 @@ static void reload_arrived(struct mail *mail, void *owner)
     settings_unref(s->settings);
     s->settings = note->settings;
     s->generation++;
+    schedule_quota_reload(s);
     s->match_needs_message = schedule_rules_need_message(s->settings);
     rematch_groups(s);
     free(note);

@@ -24,22 +24,21 @@ static void look_at_groups(const struct schedule *s, struct schedule_why *w)
     }
 }
 
-static void look_at_destination(const struct schedule *s, struct schedule_why *w)
+static void look_at_destination(struct schedule *s, struct schedule_why *w)
 {
-    uint64_t key = route_key(w->route);
-    const struct destination *d;
-    LIST_FOREACH (d, &s->destinations[key % TABLE_BUCKETS], bucket) {
-        if (d->key != key)
-            continue;
-        w->known = true;
-        w->sessions = d->session_count;
-        w->window = d->window;
-        w->failures = d->failures;
-        int64_t down_ms = mono_diff_ms(d->down_until, mono_now());
-        w->down_ms = destination_is_down(d) && down_ms > 0 ? down_ms : 0;
-        if (d->failures > 0)
-            w->down_why = d->down_why;
-    }
+    const struct destination *d = destination_known(s, route_key(w->route));
+    if (!d)
+        return;
+    w->known = true;
+    w->sessions = d->session_count;
+    w->window = d->window;
+    w->failures = d->failures;
+    int64_t down_ms = mono_diff_ms(d->down_until, mono_now());
+    w->down_ms = destination_is_down(d) && down_ms > 0 ? down_ms : 0;
+    if (d->failures > 0)
+        w->down_why = d->down_why;
+    memcpy(w->share, d->quota.share, sizeof(w->share));
+    w->is_throttled = d->throttled;
 }
 
 static void routed(struct route *route, void *ctx)

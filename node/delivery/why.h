@@ -5,6 +5,7 @@
 #ifndef NODE_DELIVERY_WHY_H
 #define NODE_DELIVERY_WHY_H
 
+#include "node/delivery/quota.h"
 #include "node/delivery/schedule.h"
 
 /* Who names the next hop. */
@@ -28,7 +29,11 @@ struct schedule_why {
     bool busy;             /* some of them are being failed together */
     bool known;            /* there is something to say of the destination: */
     unsigned sessions, window, failures;
-    int64_t down_ms; /* no session is tried for so long; 0: it is not down */
+    /* Of the limits of the destination, what this node may use now: connections, and
+     * messages in limits.destination_rate; QUOTA_NO_LIMIT: there is none. */
+    uint32_t share[QUOTA_KINDS];
+    bool is_throttled; /* no message more may start now */
+    int64_t down_ms;   /* no session is tried for so long; 0: it is not down */
     struct failure_note down_why;
     /* the scheduler's */
     struct mail mail;

@@ -82,6 +82,19 @@ static void fill_gossip(struct msg_gossip *m, bool delta)
         }
 }
 
+static void fill_budget(struct msg_budget *m)
+{
+    m->sent_ns = any();
+    m->count = upto(BUDGET_ENTRIES);
+    for (uint8_t i = 0; i < m->count; i++) {
+        m->entry[i].key = any();
+        for (unsigned k = 0; k < BUDGET_KINDS; k++) {
+            m->entry[i].holds[k] = any32();
+            m->entry[i].want[k] = any32();
+        }
+    }
+}
+
 static void fill_ident(struct core_ident *id)
 {
     if (upto(3) == 0)
@@ -284,6 +297,10 @@ static void fill_body(struct core_msg *m)
         m->u.steal.id = any_id();
         m->u.steal.max = any32();
         break;
+    case MSG_BUDGET_ASK:
+    case MSG_BUDGET_GRANT:
+        fill_budget(&m->u.budget);
+        break;
     case MSG_KIND_COUNT:
         fail();
     }
@@ -362,6 +379,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct msg_attempt), 72);
     assert_int_equal(sizeof(struct msg_sync), 152);
     assert_int_equal(sizeof(struct msg_steal), 32);
+    assert_int_equal(sizeof(struct msg_budget), 400);
 }
 
 static void a_right_does_not_travel(void **unused)
@@ -587,6 +605,13 @@ static void too_many_parts(Baton__Wire__Envelope *e)
         e->ping->update = updates;
     } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_SYNC) {
         e->sync->n_bucket = e->sync->n_bucket ? e->sync->n_bucket - 1 : 0;
+    } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_BUDGET) {
+        static Baton__Wire__BudgetEntry entry = BATON__WIRE__BUDGET_ENTRY__INIT;
+        static Baton__Wire__BudgetEntry *entries[BUDGET_ENTRIES + 1];
+        for (unsigned i = 0; i <= BUDGET_ENTRIES; i++)
+            entries[i] = &entry;
+        e->budget->n_entry = BUDGET_ENTRIES + 1;
+        e->budget->entry = entries;
     }
 }
 
@@ -595,11 +620,13 @@ static void counts_out_of_range_are_refused(void **unused)
     (void)unused;
     struct core_msg lease = any_msg(MSG_LEASE_RSP), cfg = any_msg(MSG_CFG_PAGE);
     struct core_msg ping = any_msg(MSG_PING), digest = any_msg(MSG_DIGEST);
+    struct core_msg budget = any_msg(MSG_BUDGET_ASK);
     lease.u.lease.row_count = cfg.u.cfg.count = ping.u.ping.count = 0;
     assert_int_equal(decode_changed(&lease, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&cfg, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&ping, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&digest, too_many_parts), WIRE_BAD);
+    assert_int_equal(decode_changed(&budget, too_many_parts), WIRE_BAD);
 }
 
 static void bad_ident(Baton__Wire__Envelope *e)
