@@ -31,6 +31,7 @@ const char *seen_replaced(const struct seen *s);
 const char *seen_voter_in_and_out(const struct seen *s);
 const char *seen_proposer_killed(const struct seen *s);
 const char *seen_grows(const struct seen *s);
+const char *seen_goes_on(const struct seen *s);
 const char *seen_shrinks(const struct seen *s);
 const char *seen_witnessed(const struct seen *s);
 const char *seen_force_fenced(const struct seen *s);

@@ -42,6 +42,15 @@ const char *seen_grows(const struct seen *s)
     return NULL;
 }
 
+/* Whoever of two is lost, the other never was without a right to deliver. */
+const char *seen_goes_on(const struct seen *s)
+{
+    NEED(s->members[0] == 2 && s->voters[0] == 2 && s->sum.lease_gap <= 2 * SEC);
+    NEED(s->sum.cfg_modes >> MODE_STATIC & 1);
+    NEED(seen_others(s, D(1) | D(4)) == 0);
+    return NULL;
+}
+
 const char *seen_shrinks(const struct seen *s)
 {
     NEED(s->members[0] == 2 && s->members[1] == 2 && s->sum.voters_max == 3);
