@@ -305,8 +305,7 @@ static bool is_due(const struct budgets *b, const struct need *n, int64_t now)
 static void tick_need(struct budgets *b, struct need *n, int64_t now)
 {
     if (b->is_alone) { /* as if granted by ourselves, for the time when we are not */
-        memcpy(n->leased, b->limits.most, sizeof(n->leased));
-        lease(n, n->leased, now);
+        lease(n, b->limits.most, now);
     } else if (is_due(b, n, now)) {
         ask(b, n, false, now);
     }
