@@ -318,11 +318,19 @@ static bool session_lives(const struct sim *sim, uint8_t i, uint32_t gen, uint32
            !oracle_fenced(sim, i, epoch);
 }
 
+/* Its release was ordered before the attempt began, so what it acknowledged went with it,
+ * and a name that stays had to acknowledge too (rule N). */
+static bool gone(const struct sim *sim, const struct attempt *p, uint8_t i)
+{
+    return (p->leaving >> i & 1) && !unit_find(sim->node[i].core, &p->id);
+}
+
 /* Of those who knew of attempt p, one is still the same live session. */
 static int knower(const struct sim *sim, const struct attempt *p, uint8_t except)
 {
     for (uint8_t i = 0; i < sim->node_count; i++)
-        if (i != except && session_lives(sim, i, p->intent_gen[i], p->intent_epoch[i]))
+        if (i != except && session_lives(sim, i, p->intent_gen[i], p->intent_epoch[i]) &&
+            !gone(sim, p, i))
             return i;
     return -1;
 }

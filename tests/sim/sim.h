@@ -228,6 +228,7 @@ struct attempt { /* one SMTP transaction of a node */
     bool clock_lost;     /* passed the gate by a clock that had stood still */
     uint64_t delivered, failed, deferred;
     bool reply_lost;
+    uint8_t leaving; /* bit a node: its release was ordered before this began */
     /* who knew of it, with the process that knew */
     uint32_t intent_gen[NODES_MAX], intent_epoch[NODES_MAX];
 };

@@ -284,6 +284,11 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
     a->gen = n->gen;
     a->epoch = n->core->epoch;
     a->started = sim->now;
+    for (int i = 0; u && i < u->list_count; i++) {
+        uint8_t h = sim_node_of(sim, n->core->peer[u->list[i]].node);
+        if (h < NODES_MAX && unit_status(u, i) == LIST_RELEASING)
+            a->leaving = (uint8_t)(a->leaving | 1u << h);
+    }
     uint64_t connect = 20 * MS + sim_below(&sim->rng_world, 300 * MS);
     if (sim_below(&sim->rng_world, 20) == 0)
         connect += sim_below(&sim->rng_world, 10 * SEC);
