@@ -204,7 +204,7 @@ class Cluster:
                 if len(up) < want or (copies and s["queue"]["copies_short"]):
                     return False
                 # With two voters the loss of one stops everything: three make it safe to pull a plug.
-                if len(up) >= 3 and voting < 3:
+                if len(up) >= 3 and (voting < 3 or s["cluster"]["mode"] != "quorum"):
                     return False
             return True
         wait_until(look, timeout, f"{want} nodes up, no copies short")

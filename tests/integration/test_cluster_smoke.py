@@ -14,8 +14,8 @@ def sink():
 
 
 def three_voters(c):
-    wait_until(lambda: '"voters":"mx1 mx2 mx3"' in "".join(open(n.log_path).read() for n in c.running()),
-               60, "three voters")
+    three = lambda r: r.get("voters") == "mx1 mx2 mx3" and r.get("mode") == "quorum"
+    wait_until(lambda: all(any(map(three, n.records("cluster"))) for n in c.running()), 60, "three voters")
 
 
 def test_owner_killed_mid_stream(sink):
