@@ -115,7 +115,7 @@ size_t wire_encode(const struct wire_cluster *cluster, const struct core_msg *ms
     Baton__Wire__Payload p = BATON__WIRE__PAYLOAD__INIT;
     struct wire_scratch scratch;
     e.version = WIRE_VERSION;
-    e.needs = WIRE_VERSION;
+    e.needs = WIRE_NEEDS;
     e.cluster_id = bytes_of(cluster->id, sizeof(cluster->id));
     e.kind = (Baton__Wire__Kind)KINDS[msg->kind].wire;
     put_envelope(&e, &msg->env);

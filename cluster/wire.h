@@ -17,7 +17,12 @@
 
 struct arena;
 
+/* What we speak, and the oldest that understands what we send: raised one release later,
+ * so that nodes of both can be upgraded one after the other. */
+#ifndef WIRE_VERSION
 #define WIRE_VERSION 1
+#endif
+#define WIRE_NEEDS 1
 #define WIRE_FRAME_MAX (1u << 20)
 #define WIRE_HEAD_MAX (512u << 10)
 #define WIRE_CHUNK_MAX (256u << 10)

@@ -346,17 +346,29 @@ static bool way_is_right(
 /* Once a minute a peer: what it sends makes no sense to us. */
 static void complain(struct engine *e, uint64_t node, enum wire_result result)
 {
+    static const struct {
+        const char *is, *step;
+    } what[] = {
+        [WIRE_OK] = {"they are not its own", "see what else has its key"},
+        [WIRE_BAD] = {"they are not of our protocol",
+            "see what runs there with this member's key: a batond sends no such thing"},
+        [WIRE_FOREIGN] = {"they belong to another cluster",
+            "see whether its data_dir was copied from there; if so, give it an empty one "
+            "and a token"},
+        [WIRE_NEWER] = {"it speaks a version that this one does not understand",
+            "go on with the upgrade, here too; only one version may lie between nodes"},
+    };
+    char at[NETADDR_TEXT_MAX];
     struct engine_peer *p = engine_peer(e, node);
     struct mono now = mono_now();
     metric_add(METRIC_cluster_frames_refused_total, 1);
     if (!p || now.ns < p->complain_at.ns)
         return;
     p->complain_at = mono_add_ms(now, 60000);
-    log_say(LOG_EV_CLUSTER_PROBLEM, "frames of member %.30s are refused: %s",
-        p->ident.name,
-        result == WIRE_FOREIGN ? "they belong to another cluster"
-        : result == WIRE_NEWER ? "it runs a version that this one does not understand"
-                               : "they are not of our protocol");
+    netaddr_format(p->at, at);
+    log_say(LOG_EV_CLUSTER_PROBLEM,
+        "frames of member %.30s at %s are refused: %s; next step: %s", p->ident.name, at,
+        what[result].is, what[result].step);
 }
 
 static bool envelope_came(struct engine *e, uint64_t node, struct slice frame)
@@ -367,7 +379,7 @@ static bool envelope_came(struct engine *e, uint64_t node, struct slice frame)
     bool kept = false;
     enum wire_result result = wire_decode(&e->wire, frame, arena, &msg, &payload);
     if (result != WIRE_OK || !way_is_right(e, node, &msg.env)) {
-        complain(e, node, result == WIRE_OK ? WIRE_BAD : result);
+        complain(e, node, result);
     } else if (msg.kind == MSG_COPY && msg.env.to == e->node && msg.u.unit.mail) {
         kept = piece_came(e, node, &msg, &payload, frame.len);
     } else if (msg.kind == MSG_OUTCOME && msg.env.to == e->node) {

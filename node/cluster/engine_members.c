@@ -225,7 +225,8 @@ void engine_members_cfg(struct engine *e, const struct core_cfg *cfg)
         if (!p)
             continue;
         bool same = memcmp(&p->ident, &m->ident, sizeof(p->ident)) == 0;
-        if (ident_address(&p->ident).port && !same)
+        if (ident_address(&p->ident).port &&
+            memcmp(p->ident.address, m->ident.address, sizeof(m->ident.address)) != 0)
             log_change(&m->ident);
         p->ident = m->ident;
         if (!same)
@@ -309,8 +310,8 @@ void engine_hello(struct engine *e, struct engine_peer *p, struct slice frame)
 {
     struct core_ident at;
     const unsigned char *f = (const unsigned char *)frame.ptr;
-    if (!p || frame.len < HELLO_BYTES || f[1] != HELLO_VERSION)
-        return; /* of another version: what it adds may be missed */
+    if (!p || frame.len < HELLO_BYTES || f[1] < HELLO_VERSION)
+        return; /* a later version may only add, behind this */
     memcpy(at.address, f + 2, 18);
     p->settings_hash = get_u64(f + 20);
     for (unsigned i = 0; i < sizeof(p->version); i++)

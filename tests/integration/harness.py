@@ -57,6 +57,7 @@ class Baton:
         self.log_path = os.path.join(self.folder, "log")
         self.env, self.wrap = env or {}, list(wrap)
         self.process = None
+        self.binary = BATOND
         self.ports = {}
         cert = os.path.join(self.folder, "tls.crt")
         if not os.path.exists(cert):
@@ -113,7 +114,7 @@ retry: {retry}
     def start(self, timeout=60):
         self.log_from = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([*self.wrap, BATOND, "-c", self.config], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([*self.wrap, self.binary, "-c", self.config], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log, env={**os.environ, **self.env})
         log.close()
         self.wait_log("ready", timeout)
