@@ -299,6 +299,7 @@ static void renew_bulk(struct transport *t)
 static void more_fires(struct timer *timer)
 {
     struct transport *t = CONTAINER_OF(timer, struct transport, more);
+    guard_close_rude(t);
     renew_bulk(t);
     tell_links(t);
     scouts_tell(t);
@@ -318,7 +319,8 @@ void transport_heard(struct peer *p)
 {
     struct mono before = p->heard;
     for (unsigned i = 0; i < TRANSPORT_LANES && p->address.port; i++)
-        if (!p->lanes[i].is_connected && before.ns < p->lanes[i].since.ns)
+        if (p->lanes[i].socket && !p->lanes[i].is_connected &&
+            before.ns < p->lanes[i].since.ns)
             open_anew(p, (enum transport_lane)i);
     p->heard = mono_now();
 }
@@ -339,8 +341,10 @@ static void tick_peer(struct transport *t, struct peer *p, struct mono now)
 {
     p->frames_left = CONTROL_FRAMES;
     p->bytes_left = CONTROL_BYTES;
-    for (unsigned i = 0; i < TRANSPORT_LANES; i++)
+    for (unsigned i = 0; i < TRANSPORT_LANES; i++) {
+        lane_look(&p->lanes[i]);
         reopen(&p->lanes[i], &t->keys, p->key, p->address, now);
+    }
     flow_extend(t, p);
     flow_tick(t, p, now);
     lane_beat(&p->lanes[TRANSPORT_CONTROL]);
@@ -416,6 +420,7 @@ static void watch_router(struct transport *t, struct router *r)
 
 static void close_all(struct transport *t)
 {
+    guard_stop(t);
     for (unsigned i = 0; i < TRANSPORT_LANES; i++)
         if (t->routers[i].socket)
             zmq_close(t->routers[i].socket);
@@ -456,7 +461,7 @@ static bool start(struct transport *t, struct netaddr listen, char *why, size_t 
     }
     t->zap = zap_start(t->zmq, why, why_size);
     return t->zap && transport_bind(t, listen, why, why_size) &&
-           transport_self_test(t, why, why_size);
+           guard_start(t, why, why_size) && transport_self_test(t, why, why_size);
 }
 
 struct transport *transport_new(const struct transport_settings *settings,

@@ -13,10 +13,6 @@
 #define ZMQ_ZAP_ENFORCE_DOMAIN 93
 #endif
 
-/* A hostile peer can fill this much of our memory, a frame at most each, before its
- * connection has to wait for us. */
-#define RCVHWM_CONTROL 64
-#define RCVHWM_BULK 16
 #define PORT_TRIES 64
 /* What the kernel may hold of the control lane. */
 #define CONTROL_BUFFER (256 << 10)
@@ -83,8 +79,10 @@ static void router_open(struct transport *t, struct router *r, struct netaddr ad
     set_bytes(r->socket, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
     socket_set_int(r->socket, ZMQ_ZAP_ENFORCE_DOMAIN, 1);
     set_bytes(r->socket, ZMQ_MAXMSGSIZE, &max, sizeof(max));
-    socket_set_int(
-        r->socket, ZMQ_RCVHWM, r->which == TRANSPORT_BULK ? RCVHWM_BULK : RCVHWM_CONTROL);
+    /* No limit here, but in transport_guard.c: where libzmq 4.3.4 has to wait for us
+     * while its peer goes, a heartbeat among the peer's last bytes ends the process
+     * (`!_io_error`). Ours send none, but a hostile member may. */
+    socket_set_int(r->socket, ZMQ_RCVHWM, 0);
     /* Nothing is sent here; a bound all the same. */
     socket_set_int(r->socket, ZMQ_SNDHWM, 1);
     socket_set_int(r->socket, ZMQ_BACKLOG, 256);

@@ -33,6 +33,7 @@ enum frame_type { FRAME_DATA = 1, FRAME_OPEN = 2, FRAME_CREDIT = 3, FRAME_BEAT =
 
 struct peer;
 struct zap;
+struct guard;
 
 /* Bytes of large frames that libzmq holds for a lane. It outlives the lane: libzmq frees
  * what was queued when its own threads get to it. */
@@ -45,7 +46,9 @@ struct queued {
 struct lane {
     void *socket; /* NULL: closed */
     void *monitor;
-    struct watcher watch;
+    struct watcher watch; /* of the monitor */
+    struct watcher input; /* where nothing should come */
+    bool is_rude;         /* and something came */
     struct transport *t;
     struct peer *peer; /* NULL: the guest's lane */
     struct queued *queued;
@@ -116,6 +119,7 @@ struct transport {
     void *ctx;
     void *zmq;
     struct zap *zap;
+    struct guard *guard;
     struct router routers[TRANSPORT_LANES];
     struct timer more; /* the rest of a turn */
     struct timer tick; /* every second */
@@ -130,8 +134,10 @@ struct transport {
     struct scout scouts[SCOUTS_MAX];
     uint64_t instance, next_stream, next_monitor;
     struct transport_stats stats;
-    uint64_t logged_keys, logged_frames;
-    struct mono logged_at;
+    uint64_t logged_keys, logged_frames, logged_cut;
+    struct netaddr refused_from; /* the member whose frames were refused last */
+    unsigned logged;             /* lines about the refused; one a minute is forgotten */
+    struct mono log_since;
 };
 
 /* --- transport_zap.c: who may connect --- */
@@ -166,13 +172,16 @@ void socket_endpoint(struct netaddr address, enum transport_lane lane, char out[
 /* All options of a DEALER on a lane. */
 void socket_set_dealer(void *socket, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address, enum transport_lane which);
-/* The number of a monitor's next event. False: there is none. */
-bool monitor_next(void *monitor, unsigned *event_out);
+/* The number of a monitor's next event, and its value (a descriptor). False: there is
+ * none. */
+bool monitor_next(void *monitor, unsigned *event_out, int *value_out);
 /* No descriptors left, say: it stays closed until the next try. */
 void lane_open(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address);
 /* Accepts a closed one. */
 void lane_close(struct lane *lane);
+/* Did its peer send something, where it never should? */
+void lane_look(struct lane *lane);
 /* Head, middle and tail as one frame, copied. False: not connected or full. */
 bool lane_send(
     struct lane *lane, struct slice head, struct slice middle, struct slice tail);
@@ -186,6 +195,19 @@ void flow_extend(struct transport *t, struct peer *p);
 void flow_tell(struct transport *t, struct peer *p);
 void flow_frame(struct transport *t, struct peer *p, struct slice frame);
 void flow_tick(struct transport *t, struct peer *p, struct mono now);
+
+/* --- transport_guard.c: connections that libzmq does not bound --- */
+bool guard_start(struct transport *t, char *why, size_t why_size);
+/* Before the routers are closed. Accepts one that was not started. */
+void guard_stop(struct transport *t);
+/* A message came by this descriptor. */
+void guard_heard(const struct transport *t, int fd, size_t bytes);
+/* All that had come on this lane was read. */
+void guard_drained(const struct transport *t, enum transport_lane lane);
+/* Lanes on which their peers have sent. */
+void guard_close_rude(struct transport *t);
+/* Connections ended so far; where the last one came from. */
+uint64_t guard_cut(const struct transport *t, char last_address[NETADDR_TEXT_MAX]);
 
 /* --- transport_receive.c: the ROUTERs --- */
 void receive_turn(struct transport *t);

@@ -79,7 +79,7 @@ static void set_connected(struct lane *lane, bool is_connected)
 }
 
 /* The first part of an event is its number and a value, the second an endpoint. */
-bool monitor_next(void *monitor, unsigned *event_out)
+bool monitor_next(void *monitor, unsigned *event_out, int *value_out)
 {
     zmq_msg_t msg;
     bool is_first = true, more = true;
@@ -90,9 +90,13 @@ bool monitor_next(void *monitor, unsigned *event_out)
             return false;
         }
         uint16_t event = 0;
-        if (is_first && zmq_msg_size(&msg) >= sizeof(event)) {
-            memcpy(&event, zmq_msg_data(&msg), sizeof(event));
+        int32_t value = 0;
+        if (is_first && zmq_msg_size(&msg) >= sizeof(event) + sizeof(value)) {
+            const unsigned char *data = zmq_msg_data(&msg);
+            memcpy(&event, data, sizeof(event));
+            memcpy(&value, data + sizeof(event), sizeof(value));
             *event_out = event;
+            *value_out = value;
         }
         is_first = false;
         more = zmq_msg_more(&msg) != 0;
@@ -108,7 +112,8 @@ static void monitor_ready(struct watcher *w, int what)
     (void)what;
     struct lane *lane = CONTAINER_OF(w, struct lane, watch);
     unsigned event = 0;
-    while (monitor_next(lane->monitor, &event)) {
+    int value;
+    while (monitor_next(lane->monitor, &event, &value)) {
         /* A connection that was replaced between two looks is two changes, not none. */
         if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             set_connected(lane, false);
@@ -138,16 +143,17 @@ static bool monitor_open(struct lane *lane)
     watcher_set(&lane->watch, WATCH_READ);
     /* The descriptor says nothing before somebody has looked and found nothing. */
     unsigned none;
-    INVARIANT(!monitor_next(lane->monitor, &none));
+    int value;
+    INVARIANT(!monitor_next(lane->monitor, &none, &value));
     return true;
 }
 
-/* Nothing is ever sent to a DEALER: what a hostile peer sends all the same finds one
- * small place. */
+/* Nothing is ever sent to a DEALER: what a hostile peer sends all the same is small, and
+ * ends the lane. It must not fill a queue: see the same of the ROUTERs. */
 static void limit_input(void *socket)
 {
     int64_t max = PARCEL_MIN;
-    socket_set_int(socket, ZMQ_RCVHWM, 1);
+    socket_set_int(socket, ZMQ_RCVHWM, 0);
     INVARIANT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &max, sizeof(max)) == 0);
 }
 
@@ -183,6 +189,33 @@ void socket_set_dealer(void *socket, const struct transport_keys *keys,
     socket_set_int(socket, ZMQ_RECONNECT_IVL_MAX, 5000);
 }
 
+/* The lane is closed from a turn of the transport's own. */
+void lane_look(struct lane *lane)
+{
+    zmq_msg_t msg;
+    zmq_msg_init(&msg);
+    if (lane->socket && zmq_msg_recv(&msg, lane->socket, ZMQ_DONTWAIT) >= 0) {
+        lane->is_rude = true;
+        timer_set(&lane->t->more, loop_now(lane->t->loop));
+    }
+    zmq_msg_close(&msg);
+}
+
+static void input_ready(struct watcher *w, int what)
+{
+    (void)what;
+    lane_look(CONTAINER_OF(w, struct lane, input));
+}
+
+static void watch_input(struct lane *lane)
+{
+    int fd = -1;
+    size_t size = sizeof(fd);
+    INVARIANT(zmq_getsockopt(lane->socket, ZMQ_FD, &fd, &size) == 0);
+    watcher_init(&lane->input, lane->t->loop, fd, input_ready);
+    watcher_set(&lane->input, WATCH_READ);
+}
+
 void lane_open(struct lane *lane, const struct transport_keys *keys,
     const unsigned char *server_key, struct netaddr address)
 {
@@ -197,6 +230,8 @@ void lane_open(struct lane *lane, const struct transport_keys *keys,
     socket_set_dealer(lane->socket, keys, server_key, address, lane->which);
     if (!monitor_open(lane) || zmq_connect(lane->socket, endpoint) != 0)
         lane_close(lane);
+    else
+        watch_input(lane);
 }
 
 void lane_close(struct lane *lane)
@@ -206,6 +241,10 @@ void lane_close(struct lane *lane)
     if (lane->watch.ev)
         watcher_fini(&lane->watch);
     lane->watch.ev = NULL;
+    if (lane->input.ev)
+        watcher_fini(&lane->input);
+    lane->input.ev = NULL;
+    lane->is_rude = false;
     zmq_socket_monitor(lane->socket, NULL, 0);
     if (lane->monitor)
         zmq_close(lane->monitor);

@@ -11,6 +11,7 @@
 #include "cluster/transport_internal.h"
 
 #define LOG_EVERY_MS 60000
+#define LOG_BURST 5
 
 static struct peer *peer_of_key(struct transport *t, const unsigned char *key)
 {
@@ -34,6 +35,12 @@ static void refuse(struct transport *t)
     t->stats.refused_frames++;
 }
 
+static void refuse_from(struct transport *t, const struct peer *p)
+{
+    refuse(t);
+    t->refused_from = p->address;
+}
+
 /* The callback may change the peers: nothing of `p` is touched behind it. */
 static void hand_up(
     struct transport *t, struct peer *p, enum transport_lane lane, struct slice payload)
@@ -46,7 +53,7 @@ static void hand_up(
 static void control_frame(struct transport *t, struct peer *p, struct slice frame)
 {
     if (p->frames_left == 0 || p->bytes_left < frame.len) {
-        refuse(t);
+        refuse_from(t, p);
         return;
     }
     p->frames_left--;
@@ -56,7 +63,7 @@ static void control_frame(struct transport *t, struct peer *p, struct slice fram
     if (frame.ptr[0] != FRAME_DATA)
         flow_frame(t, p, frame);
     else if (frame.len - HEAD_CONTROL > TRANSPORT_FRAME_MAX || frame.len == HEAD_CONTROL)
-        refuse(t);
+        refuse_from(t, p);
     else
         hand_up(t, p, TRANSPORT_CONTROL, slice_from(frame, HEAD_CONTROL));
 }
@@ -65,7 +72,7 @@ static void bulk_frame(struct transport *t, struct peer *p, struct slice frame)
 {
     if (frame.ptr[0] != FRAME_DATA || frame.len <= HEAD_BULK ||
         frame.len - HEAD_BULK > TRANSPORT_FRAME_MAX) {
-        refuse(t);
+        refuse_from(t, p);
         return;
     }
     struct stream_id id = {get_u64(frame.ptr + 1), get_u64(frame.ptr + 9)};
@@ -76,7 +83,7 @@ static void bulk_frame(struct transport *t, struct peer *p, struct slice frame)
         hand_up(t, p, TRANSPORT_BULK, payload);
         return;
     }
-    refuse(t);
+    refuse_from(t, p);
     /* What a reconnect leaves behind is counted, and not worth a line in the log. */
     t->logged_frames += verdict != CREDIT_OVER;
 }
@@ -104,6 +111,7 @@ static void payload(struct transport *t, const struct router *r, zmq_msg_t *msg)
 {
     unsigned char key[TRANSPORT_KEY_BYTES];
     struct slice frame = slice_make(zmq_msg_data(msg), zmq_msg_size(msg));
+    guard_heard(t, zmq_msg_get(msg, ZMQ_SRCFD), frame.len);
     if (frame.len == 0 || !zap_user_parse(zmq_msg_gets(msg, "User-Id"), key)) {
         refuse(t);
         return;
@@ -144,6 +152,8 @@ static bool drain(struct transport *t, struct router *r)
         if (zmq_msg_recv(&msg, r->socket, ZMQ_DONTWAIT) < 0) {
             INVARIANT(zmq_errno() == EAGAIN || zmq_errno() == EINTR);
             bool is_empty = zmq_errno() == EAGAIN;
+            if (is_empty)
+                guard_drained(t, r->which);
             zmq_msg_close(&msg);
             return is_empty;
         }
@@ -162,23 +172,41 @@ void receive_turn(struct transport *t)
         timer_set(&t->more, loop_now(t->loop));
 }
 
-/* A stranger that knocks every second is one line a minute. */
+/* A stranger that knocks every second is one line a minute, after the first few: members
+ * that join are strangers for a moment, and must not hide who comes next. */
 void receive_log_refusals(struct transport *t, struct mono now)
 {
-    char address[64];
+    char address[64], cut_from[NETADDR_TEXT_MAX], member[NETADDR_TEXT_MAX];
     uint64_t keys = zap_refused(t->zap, address) - t->logged_keys;
     uint64_t frames = t->stats.refused_frames - t->logged_frames;
-    if ((keys == 0 && frames == 0) ||
-        (t->logged_at.ns != 0 && mono_diff_ms(now, t->logged_at) < LOG_EVERY_MS))
+    uint64_t cut = guard_cut(t, cut_from) - t->logged_cut;
+    if (mono_diff_ms(now, t->log_since) >= LOG_EVERY_MS) {
+        t->log_since = now;
+        t->logged -= t->logged > 0;
+    }
+    if ((keys == 0 && frames == 0 && cut == 0) || t->logged >= LOG_BURST)
         return;
     struct record r;
     record_init(&r, LOG_EV_PEER_REFUSED);
     record_int(&r, "handshakes", (int64_t)keys);
     record_int(&r, "frames", (int64_t)frames);
+    record_int(&r, "connections", (int64_t)cut);
     if (keys > 0)
         record_str(&r, "last_from", address);
+    if (frames > 0 && t->refused_from.ip.family) {
+        netaddr_format(t->refused_from, member);
+        record_str(&r, "member", member);
+    }
+    if (cut > 0)
+        record_str(&r, "cut", cut_from);
+    record_str(&r, "next_step",
+        frames > 0 || cut > 0
+            ? "see what runs there: a batond of this cluster sends no such thing"
+            : "let members alone reach the cluster's ports; a member is refused while "
+              "it joins");
     record_emit(&r);
     t->logged_keys += keys;
     t->logged_frames += frames;
-    t->logged_at = now;
+    t->logged_cut += cut;
+    t->logged++;
 }

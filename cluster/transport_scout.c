@@ -26,14 +26,15 @@ static void monitor_ready(struct watcher *w, int what)
     (void)what;
     struct scout *s = CONTAINER_OF(w, struct scout, watch);
     unsigned event = 0;
-    while (monitor_next(s->monitor, &event))
+    int value;
+    while (monitor_next(s->monitor, &event, &value))
         decide(s, event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED ? SCOUT_FOUND : SCOUT_FAILED);
 }
 
 static bool watch(struct scout *s)
 {
     char name[64];
-    int fd = -1;
+    int fd = -1, value;
     size_t size = sizeof(fd);
     unsigned event;
     snprintf(name, sizeof(name), "inproc://scout-%llu",
@@ -52,7 +53,7 @@ static bool watch(struct scout *s)
     watcher_init(&s->watch, s->t->loop, fd, monitor_ready);
     watcher_set(&s->watch, WATCH_READ);
     /* The descriptor says nothing before somebody has looked and found nothing. */
-    INVARIANT(!monitor_next(s->monitor, &event));
+    INVARIANT(!monitor_next(s->monitor, &event, &value));
     return true;
 }
 

@@ -11,7 +11,7 @@ packages_build="gcc libc6-dev make cmake ninja-build pkg-config
 # shellcheck disable=SC2034
 packages_demo="swaks openssl libnet-ssleay-perl libauthen-sasl-perl libio-socket-ssl-perl python3"
 # shellcheck disable=SC2034
-packages_test="clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev ccache
+packages_test="clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev libsodium-dev ccache
     python3-pytest python3-pytest-xdist python3-dnspython python3-cryptography nsd ldnsutils msmtp
     spin mandoc shellcheck bash-completion iproute2 procps strace
     docker-compose python3-yaml python3-kubernetes"

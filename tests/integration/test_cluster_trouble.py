@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must happen when a cluster of real processes is in trouble. Short forms, for every run;
 tests/soak/cluster does the same for hours. BATON_CLUSTER_ROUNDS: how often a node dies with its disk."""
-import concurrent.futures
 import os
 import random
 import shutil
 import signal
-import socket
 import time
 import urllib.request
 
@@ -277,41 +275,6 @@ def test_node_back_after_a_week_delivers_nothing_stale(three):
     aside = [u for u in three["mx1"].ctl_json("quarantine", "ls") if u["node"] == "mx1"]
     assert len(aside) == 10
     assert len([m for m in three.sink.messages if m.id().startswith("old-")]) == 10
-
-
-def memory_mb(node):
-    with open(f"/proc/{node.process.pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) / 1024
-
-
-def pour(address, seconds):
-    """Garbage, with and without the greeting of ZeroMQ before it."""
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(48)
-    until, sent = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
-        with socket.socket() as s:
-            s.settimeout(1)
-            try:
-                s.connect(address)
-                s.sendall(random.choice([b"", greeting]) + random.randbytes(65536))
-                sent += 1
-            except OSError:
-                continue
-    return sent
-
-
-def test_garbage_harms_nobody(three):
-    """Strangers pour garbage on both ports of a node: memory stays, and the cluster goes on."""
-    victim = three["mx2"]
-    before = memory_mb(victim)
-    with Load(three.nodes, rate=40) as load, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        poured = [pool.submit(pour, ("127.0.0.1", victim.port + i % 2), 5) for i in range(4)]
-        load.wait_more(80)
-        assert sum(p.result() for p in poured) > 50
-        three.settled(3)
-        load.wait_more(20)
-    assert memory_mb(victim) < before + 100
-    three.balance(load)
 
 
 def test_a_used_token_lets_nobody_in(sink):
