@@ -128,7 +128,10 @@ void sync_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         if (o->window[i].used &&
             memcmp(&o->window[i].id, &a->row.id, sizeof(a->row.id)) == 0)
             o->window[i].used = false;
-    if (u && a->answer == ANS_UNKNOWN)
+    /* Said to us as the owner that we were when we asked, it keeps no copy out: whoever
+     * owns the unit now may have sent one since. */
+    bool stale = u && a->row.owner == core->node && u->owner != core->self;
+    if (u && a->answer == ANS_UNKNOWN && !stale)
         sync_unknown(core, slot, u);
     else if (u && a->answer == ANS_OK)
         sync_merge(core, u, &a->row);
@@ -213,6 +216,7 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     m.u.unit.answer = u ? ANS_OK : ANS_UNKNOWN;
     m.u.unit.row.id = row->id;
+    m.u.unit.row.owner = row->owner;
     if (u) {
         if (u->owner == slot && row->owner == msg->env.from)
             u->flags &= (uint16_t)~UF_BEFORE;
