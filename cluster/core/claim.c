@@ -154,10 +154,11 @@ static bool complete(const struct core *core, const struct unit *u, const struct
 }
 
 /* C2a: a consent given before a fence was known covers less than what we now pass over.
- */
+ * With a new term, for answers that are still on their way are as old. */
 static void ask_again(const struct core *core, struct work *w)
 {
     w->fences = core->fences;
+    w->claim_term += w->tries > 0;
     w->acked = 0;
     w->unknown = 0;
     w->owner_gave = false;
@@ -427,8 +428,9 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
     struct unit *u = unit_find(core, &a->row.id);
     struct work *w = u ? work_of(core, u) : NULL;
     int i = u ? unit_list_find(u, slot) : -1;
-    if (!w || w->kind != WORK_CLAIM || a->claim_term != w->claim_term)
-        return;
+    if (!w || w->kind != WORK_CLAIM || a->claim_term != w->claim_term ||
+        msg->env.echo_ns < w->started_at)
+        return; /* of an older claim */
     bool ok = a->answer == ANS_OK && a->row.owner == core->node &&
               a->row.owner_epoch == core->epoch;
     if (!ok && a->answer != ANS_UNKNOWN) {
