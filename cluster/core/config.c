@@ -38,9 +38,7 @@ uint64_t config_spacing(const struct core *core)
 bool config_serves(const struct core *core, uint64_t asked)
 {
     return core->cfg.mode == MODE_QUORUM && is_voter(core, core->self) &&
-           core->voter_active &&
-           (MUT(core, MUT_OLD_TAGS) ||
-               (asked >= core->cfg.voters_ver && asked <= core->cfg.ver));
+           core->voter_active && asked >= core->cfg.voters_ver && asked <= core->cfg.ver;
 }
 
 /* Whoever has accepted the end of its static right delivers without a lease no more: the

@@ -50,7 +50,6 @@ enum mutant {
     MUT_STILL_STATIC,         /* static rights after the word against them was given */
     MUT_STATIC_MAJORITY,      /* a majority decides in static mode */
     MUT_COPY_COUNTS,          /* a copied fence row outruns a promise (rule P) */
-    MUT_OLD_TAGS,             /* voters serve those who count in the set before */
     MUT_PROMISE_VOLATILE,     /* answers of Paxos do not wait for the disk */
     MUT_STALE_DELIVERED,      /* copies older than every tombstone are claimed */
     MUT_ROT_IGNORED,          /* damaged mail is delivered and inherited */

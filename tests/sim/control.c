@@ -53,7 +53,6 @@ static const struct control table[MUT_COUNT] = {
     CONTROL(STILL_STATIC, "@22-acceptor-deaf", "static rights end with the own vote"),
     CONTROL(STATIC_MAJORITY, "", "in static mode all decide"),
     CONTROL(COPY_COUNTS, "", "P: a copied fence row is no vote"),
-    CONTROL(OLD_TAGS, "", "a voter serves its own set alone"),
     CONTROL(PROMISE_VOLATILE, "", "votes of Paxos wait for the disk"),
     CONTROL(
         STALE_DELIVERED, "@20-away-longer-than-tombs", "T_tomb: too old is put aside"),

@@ -130,8 +130,12 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
             world_register(
                 sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
         for (int k = 0; k < c->u.store.op_count; k++)
-            if (c->u.store.op[k].kind == OP_FENCE)
+            if (c->u.store.op[k].kind == OP_UNIT) {
+                oracle_claimed(sim, i, &c->u.store.op[k].u.unit);
+            } else if (c->u.store.op[k].kind == OP_FENCE) {
+                n->fence_at = sim->now;
                 oracle_evidence(sim, &c->u.store.op[k].u.fence);
+            }
         disk_push(sim, i, c);
         break;
     case CMD_ACCEPT_REPLY:

@@ -83,7 +83,20 @@ static bool knows_intent(struct sim *sim, uint8_t i, const struct attempt *a)
                     (u->attempt == 0 && (u->doubt & a->rcpts) == a->rcpts));
 }
 
-/* A holder that its owner must ask: open, synced, in the list, with a copy on disk. */
+/* The nodes in the list of a unit, as its owner has it. */
+uint8_t oracle_listed(struct sim *sim, uint8_t node, const struct core_unit_id *id)
+{
+    const struct unit *u = unit_find(sim->node[node].core, id);
+    uint8_t mask = 0;
+    for (uint8_t i = 0; u && i < sim->node_count; i++)
+        if (unit_list_find(u, peer_slot(sim->node[node].core, sim->node[i].id)) >= 0)
+            mask = (uint8_t)(mask | 1u << i);
+    return mask;
+}
+
+/* A holder that its owner must ask: open, synced, in the list, with a copy on disk. One
+ * that came into the list after the flag for the dot was given cannot count: the dot may
+ * have been on its way already. */
 static bool must_know(struct sim *sim, uint8_t i, const struct attempt *a)
 {
     const struct node *n = &sim->node[i];
@@ -91,6 +104,8 @@ static bool must_know(struct sim *sim, uint8_t i, const struct attempt *a)
     const struct unit *u = unit_find(owner, &a->id);
     const struct unit_row *row = disk_find(&sim->node[i].disk, &a->id);
     uint8_t slot = peer_slot(owner, n->id);
+    if (a->intent_ok && !(a->listed >> i & 1))
+        return false;
     return i != a->node && u && row && row->state == UNIT_LIVE && n->alive &&
            n->core->state == CORE_READY && unit_list_find(u, slot) >= 0 &&
            !peer_down(owner, slot) && !oracle_fenced(sim, i, n->core->epoch);
@@ -167,7 +182,8 @@ void oracle_451(struct sim *sim, uint8_t node, struct submission *s)
             if (fenced)
                 sim_fail(sim, 16, "n%u is fenced and says 451 to " UID ", which n%u has",
                     node, UIDV(&g->id), i);
-            if (!(g->abort_told >> i & 1))
+            bool member = cfg_find(&sim->node[node].core->cfg, sim->node[i].id) != NULL;
+            if (member && !(g->abort_told >> i & 1))
                 sim_fail(sim, 16,
                     "n%u says 451 to " UID " and never told n%u, which has it", node,
                     UIDV(&g->id), i);
@@ -264,6 +280,8 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg)
         sim_fail(sim, 4, "n%u sends a %s for what is not durable", node, what);
     if (msg->kind == MSG_INTENT_ACK && msg->u.attempt.answer == ANS_OK)
         note_intent(sim, node, msg);
+    if (msg->kind == MSG_CLAIM_REQ)
+        oracle_asks(sim, node, msg);
     if (msg->kind == MSG_DONE && msg->u.unit.row.state == UNIT_ABORTED)
         note_abort(sim, msg);
 }

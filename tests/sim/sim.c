@@ -158,7 +158,7 @@ static void choose_params(struct sim *sim, uint64_t *rng)
     p->frame_ns = 10 * SEC;
     p->hedge_ns = 300 * MS;
     p->accept_ns = 20 * SEC;
-    p->repair_wait_ns = 10 * SEC;
+    p->repair_wait_ns = (o->repair_s ? o->repair_s : 10) * SEC;
     p->probe_ns = SEC;
     p->digest_ns = 10 * SEC;
     p->gossip_ns = SEC;

@@ -101,7 +101,7 @@ struct sim_options {
     /* overrides of what the seed would choose; 0: the seed chooses */
     uint8_t nodes, voters, copies, min_copies, mails, mode;
     uint32_t lease_s;
-    uint32_t doubt_s, stale_s;
+    uint32_t doubt_s, stale_s, repair_s;
     uint64_t fault_phase;
     const struct fault *script;
     uint32_t script_count;
@@ -114,6 +114,8 @@ struct sim_options {
     uint32_t bulk_mb_s;     /* what a link carries of bodies until the heal */
     int32_t rate_ppm;       /* clocks are off by this, to either side */
     uint32_t defer_until_s; /* destinations answer 4xx until then */
+    uint32_t defer_ppm;     /* ... and so often all the time */
+    uint32_t slow_s;        /* they take up to that long for each answer */
     uint8_t shape, spares;  /* enum world_shape: the operator changes the cluster */
     bool auto_voters;
     bool paxos_deaf;  /* ... at which it hears nothing for a while */
@@ -224,6 +226,7 @@ struct attempt { /* one SMTP transaction of a node */
     uint32_t epoch;
     uint8_t node;
     bool intent_ok, passed, gone;
+    uint8_t listed;      /* bit a node: in the owner's list when the intent was ok */
     bool frozen_between; /* the VM froze between gate and dot */
     bool clock_lost;     /* passed the gate by a clock that had stood still */
     uint64_t delivered, failed, deferred;
@@ -251,6 +254,11 @@ struct god_unit {
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
     bool acked, taken;
     uint8_t abort_told; /* bit a node: the abort was sent to it */
+    struct {
+        uint32_t term, epoch;
+        uint8_t gave; /* bit a node: it consented, or knows nothing */
+        uint64_t work, at;
+    } asked[NODES_MAX]; /* by a claim of the node */
     uint64_t acked_at;
     uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
     uint64_t doubt_at_own[NODES_MAX], doubt_attempt[NODES_MAX];
@@ -294,6 +302,7 @@ struct node {
     struct disk *snapshot;
     bool restored; /* runs from an old image: nothing is asked of it */
     uint32_t last_epoch, last_gen;
+    uint64_t fence_at; /* it learned a fence last */
     struct core_gate_value gate;
     /* clock */
     uint64_t base_true, base_local;
@@ -497,6 +506,11 @@ void oracle_evidence(struct sim *sim, const struct core_fence_row *row);
 void oracle_paxos(struct sim *sim, uint8_t node, const struct core_paxos_row *before,
     const struct core_paxos_row *after);
 
+/* oracle_claim.c */
+void oracle_asks(struct sim *sim, uint8_t node, const struct core_msg *m);
+void oracle_consent(struct sim *sim, uint8_t node, const struct core_msg *m);
+void oracle_claimed(struct sim *sim, uint8_t node, const struct unit_row *row);
+
 /* oracle.c */
 void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg);
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s);
@@ -506,6 +520,7 @@ void oracle_row(struct sim *sim, uint8_t node, const struct unit_row *before,
 void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
     const struct unit_row *after);
 void oracle_gate(struct sim *sim, struct attempt *a);
+uint8_t oracle_listed(struct sim *sim, uint8_t node, const struct core_unit_id *id);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);
 void oracle_sweep(struct sim *sim);

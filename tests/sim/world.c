@@ -59,6 +59,8 @@ void world_init(struct sim *sim)
         o->fault_phase ? o->fault_phase : 30 * SEC + sim_below(rng, 90 * SEC);
     sim->heal_at = phase;
     sim->defer_ppm = (uint32_t)sim_below(rng, 200000);
+    if (o->defer_ppm)
+        sim->defer_ppm = o->defer_ppm;
     sim->fail_ppm = (uint32_t)sim_below(rng, 100000);
     sim->lost_reply_ppm = sim_below(rng, 3) == 0 ? 30000 : 0;
     if (o->clean_network)
@@ -292,6 +294,8 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
     uint64_t connect = 20 * MS + sim_below(&sim->rng_world, 300 * MS);
     if (sim_below(&sim->rng_world, 20) == 0)
         connect += sim_below(&sim->rng_world, 10 * SEC);
+    if (sim->o.slow_s)
+        connect += sim_below(&sim->rng_world, sim->o.slow_s * SEC);
     TRACE(sim, "n%u attempt %llx on " UID " rcpts %llx", node,
         (unsigned long long)a->attempt, UIDV(&a->id), (unsigned long long)a->rcpts);
     sim_at(sim, sim->now + connect, SE_GATE, node, n->gen, sim->attempt_count++, 0);
@@ -303,6 +307,7 @@ void world_intent_ok(struct sim *sim, uint8_t node, const struct core_command *c
         if (sim->attempt[i].node == node &&
             sim->attempt[i].attempt == c->u.unit.attempt) {
             sim->attempt[i].intent_ok = true;
+            sim->attempt[i].listed = oracle_listed(sim, node, &c->u.unit.id);
             return;
         }
 }
@@ -407,6 +412,8 @@ static void run_dot(struct sim *sim, const struct sim_event *e)
     uint64_t wait = 10 * MS + sim_below(&sim->rng_world, 300 * MS);
     if (sim_below(&sim->rng_world, 10) == 0)
         wait = sim_below(&sim->rng_world, 5 * SEC);
+    if (sim->o.slow_s)
+        wait += sim_below(&sim->rng_world, sim->o.slow_s * SEC);
     if (a->reply_lost)
         wait = 10 * SEC;
     sim_at(sim, sim->now + wait, SE_REPLY, e->node, e->gen, e->x, 0);
