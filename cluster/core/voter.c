@@ -388,9 +388,11 @@ static void check_target(struct core *core, uint8_t i)
     }
     bool closed = p->sess.fenced >= epoch; /* resigned, or another's round got our vote */
     uint64_t grace = core->p.grace_ns + core_below(core, core->p.grace_ns / 4 + 1);
-    /* a voter that has just come for the first time lets the others ask it for a lease */
+    /* a voter that has just come, or has just become one, lets the others ask it for a
+     * lease */
     bool ran_out = core->now >= p->promise_until + grace && !voter_quarantined(core) &&
-                   core->now >= core->started_at + core->p.lease_ns;
+                   core->now >= core->started_at + core->p.lease_ns &&
+                   core->now >= core->active_since + core->p.lease_ns;
     if (closed || ran_out)
         ask_round(core, i, epoch);
 }

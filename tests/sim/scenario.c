@@ -413,7 +413,7 @@ static const struct scenario table[] = {
         {GROWS(WORLD_BIRTH, 4), .mails = 250, .size = 4000, .fault_phase = 180 * S},
         {{20 * S, FAULT_OPERATOR, 0, 1, 0, OP_ADD},
             {50 * S, FAULT_OPERATOR, 0, 2, 0, OP_ADD},
-            {110 * S, FAULT_OPERATOR, 0, 2, 0, OP_LEAVE}},
+            {112 * S, FAULT_OPERATOR, 0, 2, 0, OP_LEAVE}},
         3 * S, seen_shrinks},
     {"two-and-a-witness", {GROWS(WORLD_PAIR, 1), .defer_until_s = 25},
         {{30 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, seen_witnessed},

@@ -38,6 +38,8 @@ const char *seen_grows(const struct seen *s)
     NEED(s->members[0] == 3 && s->members[1] == 3 && s->voters[0] == 3);
     NEED(s->sum.cfg_modes == (1u << MODE_QUORUM | 1u << MODE_STATIC));
     NEED(s->sum.lease_gap <= 2 * SEC);
+    /* a new voter judges nobody before it was asked: nobody gives a session up for it */
+    NEED(s->sum.sometimes[ST_RESIGN] == 0);
     NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
