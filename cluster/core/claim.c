@@ -437,8 +437,10 @@ void claim_rsp(struct core *core, uint8_t slot, const struct core_msg *msg)
         said_no(core, u, w, &a->row);
         return;
     }
-    if (ok)
+    if (ok) {
+        unit_heard_of(core, u, slot, msg->env.from_epoch);
         unit_merge_facts(core, u, &a->row);
+    }
     i = unit_list_find(u, slot);
     bit_set(w->wide, slot);
     if (i >= 0) {

@@ -347,6 +347,7 @@ static void copy_known(
     unit_merge(core, u, row);
     if (u->owner == slot)
         u->flags &= (uint16_t)~UF_BEFORE;
+    unit_heard_of(core, u, slot, msg->env.from_epoch);
     int self = unit_list_find(u, core->self);
     if (self >= 0)
         unit_set_status(u, self, LIST_HOLD);

@@ -191,9 +191,27 @@ void core_end_session(struct core *core)
     session_gate(core);
 }
 
+/* The last session said its end itself: no attempt of it was cut short. */
+static bool ended_well(const struct core *core)
+{
+    const struct sess_row *own = &core->peer[core->self].sess;
+    return core->epoch && (own->flags & 1) && own->fenced >= core->epoch;
+}
+
+/* What the disk cannot tell: which attempts were under way. */
+static void boot_memory(struct core *core)
+{
+    core->wall_start = core->wall_s;
+    for (uint8_t i = 1; i <= core->peer_count; i++)
+        core->peer[i].boot_known = core->peer[i].known;
+    for (uint32_t i = 0; i < core->unit_high && !ended_well(core); i++)
+        core->unit[i].unsure = core->unit[i].state == UNIT_LIVE;
+}
+
 static void boot_end(struct core *core)
 {
     core->started_at = core->now;
+    boot_memory(core);
     core->state = CORE_IDLE;
     config_boot(core);
     if (core->cfg.count == 0 || !peer_member(core, core->self))

@@ -254,7 +254,8 @@ enum core_command_kind {
     CMD_START,
     /* `unit`: the answer to EV_INTENT_REQ. rcpts 0: not now. Else the attempt has this
      * number, may try these recipients only, and ends with EV_OUTCOME or
-     * EV_ATTEMPT_GONE. */
+     * EV_ATTEMPT_GONE. `doubt`: of these, who may have theirs by an attempt that
+     * everybody has forgotten who knew of it; nothing waits for that. */
     CMD_ATTEMPT,
     /* `unit`: the per-attempt flag of the dot gate may be set. */
     CMD_INTENT_OK,
@@ -344,7 +345,7 @@ struct core_command {
             struct core_unit_id id;
             uint64_t attempt;
             uint64_t rcpts;
-            uint64_t doubt; /* START: delivering these may duplicate */
+            uint64_t doubt; /* START, ATTEMPT: delivering these may duplicate */
             uint32_t due_s;
             bool again; /* START: was given for this ownership before */
         } unit;

@@ -113,14 +113,22 @@ static void check_intent(struct core *core, struct unit *u, struct work *w)
     c->u.unit.attempt = w->attempt;
 }
 
-static void answer_attempt(
-    struct core *core, const struct core_event *e, uint64_t attempt, uint64_t rcpts)
+/* It was to be tried before this process began, and whoever tried it may have been cut
+ * short with nobody left to know. */
+static bool may_be_second(const struct core *core, const struct unit *u)
+{
+    return u->unsure && (core->wall_start == 0 || u->due_s <= core->wall_start);
+}
+
+static void answer_attempt(struct core *core, const struct core_event *e,
+    uint64_t attempt, uint64_t rcpts, uint64_t doubt)
 {
     struct core_command *c = core_cmd(core, CMD_ATTEMPT);
     memset(&c->u.unit, 0, sizeof(c->u.unit));
     c->u.unit.id = e->u.attempt.id;
     c->u.unit.attempt = attempt;
     c->u.unit.rcpts = rcpts;
+    c->u.unit.doubt = doubt;
 }
 
 void intent_event(struct core *core, const struct core_event *e)
@@ -132,7 +140,7 @@ void intent_event(struct core *core, const struct core_event *e)
     struct work *w = may ? work_get(core, u, WORK_OWN) : NULL;
     uint64_t rcpts = w ? open_rcpts(core, u) & e->u.attempt.rcpts : 0;
     if (!w || w->attempt || rcpts == 0) {
-        answer_attempt(core, e, 0, 0);
+        answer_attempt(core, e, 0, 0, 0);
         return;
     }
     w->attempt = new_attempt(core);
@@ -143,7 +151,7 @@ void intent_event(struct core *core, const struct core_event *e)
     w->intent_ok = w->unheard = false;
     w->tries = 0;
     u->attempt = w->attempt;
-    answer_attempt(core, e, w->attempt, rcpts);
+    answer_attempt(core, e, w->attempt, rcpts, may_be_second(core, u) ? rcpts : 0);
     send_intent(core, u, w);
     check_intent(core, u, w);
     work_wake(core, w, core->now + 300 * CORE_MS);
@@ -223,6 +231,7 @@ void outcome_event(struct core *core, const struct core_event *e)
         last ? e->u.attempt.rcpts : 0);
     u->doubt |= e->u.attempt.doubt & ~(u->delivered | u->failed);
     u->due_s = e->u.attempt.due_s;
+    u->unsure = false; /* from here on the recipients' own records know */
     uint64_t settled = e->u.attempt.rcpts & ~e->u.attempt.doubt;
     bool current = w && w->kind == WORK_OWN && w->attempt == e->u.attempt.attempt;
     if (current)
@@ -252,7 +261,11 @@ void attempt_gone(struct core *core, const struct core_event *e)
 {
     struct core_event o = *e;
     o.u.attempt.delivered = o.u.attempt.failed = o.u.attempt.doubt = 0;
+    struct unit *u = unit_find(core, &e->u.attempt.id);
+    bool unsure = u && u->unsure;
     outcome_event(core, &o);
+    if (unsure && (u = unit_find(core, &e->u.attempt.id)))
+        u->unsure = true;
 }
 
 static bool outcome_told(struct core *core, struct unit *u, struct work *w)

@@ -109,6 +109,7 @@ void unit_evidence(struct core *core, const struct unit_row *row);
 /* Facts and names of row go into u; true if u changed. Never touches version or mine. */
 bool unit_merge_facts(struct core *core, struct unit *u, const struct unit_row *row);
 /* The version of row too, by C5; true if u changed. */
+void unit_heard_of(struct core *core, struct unit *u, uint8_t slot, uint32_t epoch);
 bool unit_merge(struct core *core, struct unit *u, const struct unit_row *row);
 bool unit_newer(
     const struct core *core, uint32_t term, uint64_t owner, const struct unit *u);

@@ -352,6 +352,13 @@ void unit_evidence(struct core *core, const struct unit_row *row)
     }
 }
 
+/* Whoever heard of its attempts in memory and has not ended since has told us of them. */
+void unit_heard_of(struct core *core, struct unit *u, uint8_t slot, uint32_t epoch)
+{
+    if (epoch && epoch == core->peer[slot].boot_known)
+        u->unsure = false;
+}
+
 /* ---- merging ---- */
 
 /* Which attempt the doubts belong to. Those of two sessions together belong to none: no

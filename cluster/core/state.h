@@ -67,6 +67,7 @@ struct peer {
     uint8_t roles, zone, weight;
     /* member row, durable */
     uint32_t fenced, known; /* F and K */
+    uint32_t boot_known;    /* K when the process began */
     uint32_t boot_fenced;   /* F when our session began, or one that was never READY */
     /* voter row, durable; sess_durable: what has reached the disk */
     struct sess_row sess;
@@ -181,6 +182,8 @@ struct unit {
     uint8_t list[CORE_LIST_MAX];
     uint8_t owner, state, rcpt_count, list_count;
     uint16_t flags; /* enum unit_flags */
+    bool
+        unsure; /* read from disk, and nobody who may know its last attempts has spoken */
 };
 
 enum work_kind { WORK_NONE, WORK_ACCEPT, WORK_OWN, WORK_GC, WORK_CLAIM, WORK_ASK };
@@ -361,7 +364,7 @@ struct core {
     /* sweep over the units */
     uint32_t damaged_count;
     uint64_t quarantined;
-    uint64_t wall_s, wall_at;
+    uint64_t wall_s, wall_at, wall_start;
     bool wall_trusted;
     uint32_t sweep;
     bool sweep_again;

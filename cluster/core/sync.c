@@ -133,8 +133,10 @@ void sync_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     bool stale = u && a->row.owner == core->node && u->owner != core->self;
     if (u && a->answer == ANS_UNKNOWN && !stale)
         sync_unknown(core, slot, u);
-    else if (u && a->answer == ANS_OK)
+    else if (u && a->answer == ANS_OK) {
+        unit_heard_of(core, u, slot, msg->env.from_epoch);
         sync_merge(core, u, &a->row);
+    }
     stream_step(core, slot);
 }
 
@@ -220,6 +222,7 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (u) {
         if (u->owner == slot && row->owner == msg->env.from)
             u->flags &= (uint16_t)~UF_BEFORE;
+        unit_heard_of(core, u, slot, msg->env.from_epoch);
         sync_merge(core, u, row);
         u = unit_find(core, &row->id);
     } else if (row->owner != msg->env.from) {

@@ -341,6 +341,8 @@ void engine_attempt(struct engine *e, const struct core_command *c)
     table_add(&e->tickets, &slot->by_unit, table_unit_key(&c->u.unit.id));
     if (e->asking_doubt & slot->rcpts)
         ticket_doubt(t, e->asking_doubt & slot->rcpts, e->asking_cause);
+    else if (c->u.unit.doubt & slot->rcpts)
+        ticket_doubt(t, c->u.unit.doubt & slot->rcpts, '1');
     ticket_answer(t, slot->attempt, slot->rcpts, e->gate.epoch);
 }
 
