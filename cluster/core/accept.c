@@ -57,7 +57,9 @@ static bool may_accept(struct core *core, const struct core_event *e)
     /* mail taken for long without a lease could not be delivered from here */
     bool led =
         core->cfg.mode == MODE_STATIC || core->now < core->lease_lost_at + 30 * CORE_SEC;
-    return open && led && !core->draining && !core->storage_full &&
+    /* a bounce is owed even by who leaves; it is given away like any other unit */
+    bool leaves = core->draining && !(e->u.accept.flags & UNIT_IS_DSN);
+    return open && led && !leaves && !core->storage_full &&
            core->commit_age < 5 * CORE_SEC && core->accept_free != NIL &&
            e->u.accept.part_count > 0 && e->u.accept.part_count <= CORE_PARTS_MAX &&
            (core->accept_bytes == 0 ||
@@ -74,11 +76,15 @@ static enum known known_id(struct core *core, const struct core_unit_id *id)
 {
     const struct unit *u = unit_find(core, id);
     if (u) {
-        bool sure = !(u->flags & UF_ACCEPTING) && !unit_settling(u);
+        /* a holder's copy of somebody else's acceptance may still be the only one */
+        bool few =
+            u->state == UNIT_LIVE &&
+            (!unit_believes(core, u) || unit_holders(core, u) < core->cfg.min_copies);
+        bool sure = !(u->flags & UF_ACCEPTING) && !unit_settling(u) && !few;
         return sure && u->state != UNIT_ABORTED ? KNOWN_HELD : KNOWN_UNSURE;
     }
     const struct grave *g = grave_find(core, id);
-    return !g ? KNOWN_NOT : g->aborted ? KNOWN_UNSURE : KNOWN_HELD;
+    return !g ? KNOWN_NOT : g->open ? KNOWN_UNSURE : KNOWN_HELD;
 }
 
 static struct core_unit_id part_id(

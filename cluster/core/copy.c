@@ -158,7 +158,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         if (hold)
             unit_set_status(u, i, LIST_PENDING);
         else if ((u->flags & UF_DAMAGED) && unit_status(u, i) == LIST_PENDING)
-            unit_set_status(u, i, LIST_RELEASING); /* nor have we any to send */
+            unit_mark(core, u, i, LIST_RELEASING); /* nor have we any to send */
         if (u->state == UNIT_LIVE && (!w || w->kind != WORK_ACCEPT)) {
             unit_review(core, u);
             return;
@@ -192,7 +192,7 @@ static bool release_extra(struct core *core, struct unit *u, struct work *w)
         if (may && ((st == LIST_HOLD && have > core->cfg.copies) ||
                        (slow && have >= core->cfg.copies))) {
             have = (uint8_t)(have - (st == LIST_HOLD));
-            unit_set_status(u, i, LIST_RELEASING);
+            unit_mark(core, u, i, LIST_RELEASING);
             unit_store(core, u, 0);
             if (MUT(core, MUT_LIST_SHRINK)) {
                 unit_list_remove(core, u, i);
@@ -438,7 +438,7 @@ void release_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
         unit_store_delete(core, u);
         unit_drop(core, u);
     }
-    grave_dig(core, &row->id);
+    grave_dig_open(core, &row->id);
     core_send_after(core, core->token_last, slot, &m);
 }
 
@@ -454,7 +454,7 @@ void release_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         /* it did not know our version: tell it, then ask again */
         i = unit_list_find(u, slot);
         if (i >= 0 && unit_status(u, i) == LIST_RELEASING)
-            unit_set_status(u, i, LIST_PENDING);
+            unit_mark(core, u, i, LIST_PENDING);
         unit_store(core, u, 0);
         return;
     }

@@ -362,7 +362,7 @@ void intent_recv(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     if (!u) {
         if (a->narrow)
-            grave_dig(
+            grave_dig_open(
                 core, &a->id); /* the owner goes on as if no copy ever comes in here */
         ack_attempt(core, slot, MSG_INTENT_ACK, msg, ANS_UNKNOWN, false);
         return;

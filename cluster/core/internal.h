@@ -119,9 +119,11 @@ bool unit_owner_down(const struct core *core, const struct unit *u);
 void unit_attempt(struct unit *u, uint64_t attempt);
 uint8_t lane_of(const struct unit *u);
 void grave_dig(struct core *core, const struct core_unit_id *id);
-void grave_dig_aborted(struct core *core, const struct core_unit_id *id);
+void grave_dig_open(struct core *core, const struct core_unit_id *id);
 const struct grave *grave_find(struct core *core, const struct core_unit_id *id);
 void unit_recount(struct core *core, struct unit *u); /* after any change of u */
+bool unit_without(const struct unit *u, int i); /* that name has no copy, as it said */
+void unit_mark(struct core *core, struct unit *u, int i, uint8_t status);
 void unit_digest(struct core *core, const struct unit *u);
 void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot);
 

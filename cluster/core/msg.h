@@ -39,7 +39,8 @@ enum unit_state {
 enum list_status {
     LIST_HOLD = 1,      /* acknowledged a durable copy */
     LIST_PENDING = 2,   /* a copy was or will be sent, no answer yet */
-    LIST_RELEASING = 3, /* asked to delete its copy, no answer yet */
+    LIST_RELEASING = 3, /* asked to delete its copy, no answer yet; at a holder: said that
+                           it has none */
 };
 
 struct row_holder {

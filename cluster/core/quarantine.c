@@ -21,7 +21,7 @@ void unit_quarantine(struct core *core, struct unit *u)
     core_store_one(core, &op);
     core->quarantined++;
     unit_drop(core, u);
-    grave_dig(core, &id);
+    grave_dig_open(core, &id);
 }
 
 /* ---- age ---- */

@@ -398,6 +398,8 @@ static bool merge_list(struct core *core, struct unit *u, const struct unit_row 
         int at = unit_list_find(u, slot);
         if (slot == 0)
             continue;
+        if (at < 0 && unit_believes(core, u) && row->list[i].status == LIST_RELEASING)
+            continue; /* a holder still has the name, of a node that has no copy */
         if (at < 0) {
             if (unit_list_add(core, u, slot, row->list[i].status & 3))
                 changed = true;
@@ -405,7 +407,7 @@ static bool merge_list(struct core *core, struct unit *u, const struct unit_row 
                 changed |= more_names(core, u);
         } else if (row->list[i].status == LIST_HOLD && unit_status(u, at) != LIST_HOLD &&
                    !unit_believes(core, u)) {
-            unit_set_status(u, at, LIST_HOLD);
+            unit_mark(core, u, at, LIST_HOLD);
             changed = true;
         }
     }
@@ -517,7 +519,7 @@ static void grave_fill(struct core *core)
     core->grave_count--;
 }
 
-static void dig(struct core *core, const struct core_unit_id *id, bool aborted)
+static void dig(struct core *core, const struct core_unit_id *id, bool open)
 {
     while (core->grave_count &&
            core->now > core->grave[core->grave_head].at + 2 * core->p.frame_ns)
@@ -530,7 +532,7 @@ static void dig(struct core *core, const struct core_unit_id *id, bool aborted)
     uint32_t i = (core->grave_head + core->grave_count++) % core->limits.graves;
     uint32_t *head = grave_bucket(core, id);
     core->grave[i] =
-        (struct grave){id->hi, id->lo, (uint16_t)id->part, aborted, *head, core->now};
+        (struct grave){id->hi, id->lo, (uint16_t)id->part, open, *head, core->now};
     *head = i;
 }
 
@@ -539,7 +541,7 @@ void grave_dig(struct core *core, const struct core_unit_id *id)
     dig(core, id, false);
 }
 
-void grave_dig_aborted(struct core *core, const struct core_unit_id *id)
+void grave_dig_open(struct core *core, const struct core_unit_id *id)
 {
     dig(core, id, true);
 }
@@ -571,9 +573,24 @@ void unit_digest_list(struct core *core, const struct unit *u, uint8_t slot)
     p->digest[(u->id_lo ^ u->id_hi >> 16 ^ u->id_part) % CORE_DIGEST_ROWS] ^= h;
 }
 
+/* Such a node has no copy, or soon none. But an owner is always asked. */
+bool unit_without(const struct unit *u, int i)
+{
+    return unit_status(u, i) == LIST_RELEASING && u->list[i] != u->owner;
+}
+
 void unit_digest(struct core *core, const struct unit *u)
 {
     for (int i = 0; i < u->list_count; i++)
-        if (u->list[i] != core->self)
+        if (u->list[i] != core->self && !unit_without(u, i))
             unit_digest_list(core, u, u->list[i]);
+}
+
+/* A status that may begin or end LIST_RELEASING. */
+void unit_mark(struct core *core, struct unit *u, int i, uint8_t status)
+{
+    bool was = unit_without(u, i);
+    unit_set_status(u, i, status);
+    if (was != unit_without(u, i) && u->list[i] != core->self)
+        unit_digest_list(core, u, u->list[i]);
 }

@@ -260,7 +260,7 @@ enum after { AFTER_OWN, AFTER_ACCEPT, AFTER_ABORT, AFTER_COPY, AFTER_LIST, AFTER
 struct grave {
     uint64_t hi, lo;
     uint16_t part;
-    bool aborted; /* refused, so that its id may be offered again later */
+    bool open; /* refused, or denied here: its id may be offered again later */
     uint32_t next;
     uint64_t at;
 };

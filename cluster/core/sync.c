@@ -54,10 +54,13 @@ static bool wanted(
     const struct core *core, const struct unit *u, uint8_t slot, uint64_t buckets)
 {
     (void)core;
-    if (!(u->flags & UF_USED) || (u->flags & UF_ACCEPTING))
+    int i = unit_list_find(u, slot);
+    if (!(u->flags & UF_USED) || (u->flags & UF_ACCEPTING) || i < 0)
         return false;
+    if (buckets != ~UINT64_C(0) && unit_without(u, i))
+        return false; /* it said that it has none */
     unsigned bucket = (u->id_lo ^ u->id_hi >> 16 ^ u->id_part) % CORE_DIGEST_ROWS;
-    return (buckets >> bucket & 1) && unit_list_find(u, slot) >= 0;
+    return buckets >> bucket & 1;
 }
 
 /* The answer says whether the peer knows the unit: sync_ack. */
@@ -152,8 +155,9 @@ void sync_unknown(struct core *core, uint8_t slot, struct unit *u)
         return;
     }
     if (u->owner != slot) {
-        if (i >= 0) {
-            unit_list_remove(core, u, i);
+        /* the owner may be about to send it a copy, so the name stays: an heir asks it */
+        if (i >= 0 && unit_status(u, i) != LIST_RELEASING) {
+            unit_mark(core, u, i, LIST_RELEASING);
             unit_store(core, u, 0);
         }
         return;
@@ -226,9 +230,9 @@ void sync_rec(struct core *core, uint8_t slot, const struct core_msg *msg)
         sync_merge(core, u, row);
         u = unit_find(core, &row->id);
     } else if (row->owner != msg->env.from) {
-        /* the sender will drop our name: a copy still on its way must not come in. The
-         * owner keeps it, and sends another copy. */
-        grave_dig(core, &row->id);
+        /* for the sender we are as good as released: what is still on its way must not
+         * come in. The owner keeps our name, and sends another copy. */
+        grave_dig_open(core, &row->id);
     }
     if (u)
         unit_row_out(core, u, &m.u.unit.row);
