@@ -28,6 +28,17 @@ static bool counts_as_acked(
     return MUT(core, MUT_DONE_NOT_LOST) && peer_down(core, u->list[i]);
 }
 
+/* Rule R: a name that left the cluster without acknowledging may have been an owner that
+ * alone knew another holder. Every member then says that it knows the end: a holder that
+ * is away would come back to a cluster that has forgotten, and deliver. */
+static bool one_left(const struct core *core, const struct unit *u, const struct work *w)
+{
+    for (int i = 0; i < u->list_count; i++)
+        if (!peer_member(core, u->list[i]) && !(w->acked >> i & 1))
+            return !MUT(core, MUT_LEFT_IS_ACKED);
+    return false;
+}
+
 static void forget_all(struct core *core, struct unit *u)
 {
     struct core_unit_id id = unit_id(u);
@@ -44,7 +55,7 @@ static void forget_all(struct core *core, struct unit *u)
     bool moved = u->term > 1 || (u->flags & UF_IS_DSN), aborted = u->state != UNIT_DONE;
     unit_drop(core, u);
     if (aborted)
-        grave_dig_aborted(core, &id);
+        grave_dig_open(core, &id);
     else if (moved)
         grave_dig(core, &id);
 }
@@ -65,7 +76,8 @@ void gc_run(struct core *core, struct unit *u, struct work *w)
         unit_row_out(core, u, &m.u.unit.row);
         core_send(core, u->list[i], &m);
     }
-    for (uint8_t i = 1; i <= core->peer_count && (u->flags & UF_MORE_NAMES); i++) {
+    bool wide = (u->flags & UF_MORE_NAMES) || one_left(core, u, w);
+    for (uint8_t i = 1; i <= core->peer_count && wide; i++) {
         if (i == core->self || !peer_member(core, i) || bit_get(w->wide, i) ||
             unit_list_find(u, i) >= 0)
             continue;
@@ -83,6 +95,27 @@ void gc_run(struct core *core, struct unit *u, struct work *w)
     w->tries = (uint8_t)(w->tries < 8 ? w->tries + 1 : 8);
 }
 
+/* Refused here, and accepted again under its id by somebody who owns it now (a DSN): what
+ * we refused is no fact, so the other one goes on alone. */
+static bool yield(
+    struct core *core, uint8_t slot, struct unit *u, const struct core_msg *msg)
+{
+    const struct unit_row *row = &msg->u.unit.row;
+    if (u->state != UNIT_ABORTED || row->state != UNIT_LIVE ||
+        row->owner != msg->env.from || row->mine != msg->env.from_epoch)
+        return false;
+    unit_lost_ownership(core, u);
+    unit_digest(core, u);
+    u->term = row->term;
+    u->owner = slot;
+    u->owner_epoch = row->owner_epoch;
+    u->mine = 0;
+    unit_digest(core, u);
+    unit_store(core, u, 0);
+    unit_review(core, u);
+    return true;
+}
+
 void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
 {
     const struct msg_unit *a = &msg->u.unit;
@@ -92,7 +125,7 @@ void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
          */
         if (a->answer == ANS_TOMB && a->row.owner == core->node) {
             struct core_msg m = {.kind = MSG_FORGET, .u = msg->u};
-            core_send(core, slot, &m);
+            core_send_after(core, core->token_last, slot, &m); /* on the disk, too */
         }
         return;
     }
@@ -104,6 +137,8 @@ void gc_done_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (!w || (w->kind != WORK_GC && w->kind != WORK_ACCEPT))
         return;
     if (a->answer == ANS_REJECT) {
+        if (w->kind == WORK_GC && yield(core, slot, u, msg))
+            return;
         if (w->kind == WORK_GC && unit_merge(core, u, &a->row))
             unit_store(core, u, 0);
         return;
@@ -150,7 +185,7 @@ void gc_done(struct core *core, uint8_t slot, const struct core_msg *msg)
         return;
     if (!u) {
         if (row->state == UNIT_ABORTED)
-            grave_dig_aborted(core, &row->id);
+            grave_dig_open(core, &row->id);
         else
             grave_dig(core, &row->id);
         answer(core, slot, msg, ANS_UNKNOWN, NULL);
@@ -193,7 +228,7 @@ void gc_forget(struct core *core, uint8_t slot, const struct core_msg *msg)
     unit_store_delete(core, u);
     unit_drop(core, u);
     if (!last && aborted)
-        grave_dig_aborted(core, &id);
+        grave_dig_open(core, &id);
     else if (!last)
         grave_dig(core, &id);
 }

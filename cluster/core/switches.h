@@ -56,6 +56,7 @@ enum mutant {
     MUT_TWIN_GRANTED,         /* two processes of one session get leases */
     MUT_STATIC_STRANGERS,     /* leaves static mode without having met (rule M) */
     MUT_PAIR_FENCED,          /* who vouched for the second voter fences it */
+    MUT_LEFT_IS_ACKED,        /* who left need not know the end of a unit (rule R) */
     MUT_COUNT
 };
 #ifdef CORE_SIM

@@ -59,6 +59,7 @@ static const struct control table[MUT_COUNT] = {
     CONTROL(ROT_IGNORED, "@18-bit-rot", "rotten mail is not delivered nor inherited"),
     CONTROL(PAIR_FENCED, "", "who vouched for the second voter does not fence it"),
     CONTROL(STATIC_STRANGERS, "", "M: who leaves static mode has met every voter"),
+    CONTROL(LEFT_IS_ACKED, "", "R: who left without saying so does not know the end"),
     CONTROL(TWIN_GRANTED, "@24-snapshot-restored", "one session, one process"),
 };
 

@@ -370,8 +370,13 @@ inline done(h) { printf("done %d\n", h);
 #ifdef BUG_FORGETREMOVED
 #define SETTLED ((gl & ~(dacks | removed)) == 0)
 #else
-#define SETTLED ((gl & ~dacks) == 0)
+/* rule R: when a name left without saying that it knows, everybody who is left must */
+#define ONELEFT ((gl & removed & ~dacks) != 0)
+#define SETTLED ((gl & ~dacks) == 0 || ((gl & ~(dacks | removed)) == 0 && (15 & ~(dacks | removed)) == 0))
 #endif
+#endif
+#ifndef ONELEFT
+#define ONELEFT false
 #endif
 #ifdef BUG_NOQUAR
 #define STALE(x) false
@@ -385,7 +390,7 @@ inline done(h) { printf("done %d\n", h);
   :: d_step { OWNER(x) && UP(x) && (said250 || term[x] > 1) && WILL(x) && MATE(x, h) && AGREES(x, h) && UP(h) -> deliver(x, h) } 
 #define GCNODE(x) \
   :: d_step { OWNER(x) && UP(x) && (said250 || term[x] > 1) && WILL(x) && ALONE(x) -> deliver(x, x) } \
-  :: d_step { gco < 4 && (gl & B(x)) && !(dacks & B(x)) && UP(x) && DRAINED(x) && DRAINED(gco) -> done(x) } \
+  :: d_step { gco < 4 && ((gl & B(x)) || (ONELEFT && !(removed & B(x)))) && !(dacks & B(x)) && UP(x) && DRAINED(x) && DRAINED(gco) -> done(x) } \
   :: d_step { (fgt & B(x)) && UP(x) -> printf("forget %d\n", x); fgt = fgt & ~B(x); tomb = tomb & ~B(x); rel[x] = 0; tl[x] = 0 } \
   :: d_step { nm < MAXM && UP(x) && !LIVE(x) -> printf("remove %d\n", x); nm++; removed = removed | B(x); gone = gone | B(x); \
         drop_record(x); tomb = tomb & ~B(x); fl[x] = 0 } \
