@@ -179,6 +179,17 @@ static void become_owner(struct core *core, struct unit *u, uint32_t term)
     core_after(core, unit_store(core, u, 0), AFTER_OWN, u);
 }
 
+/* In static mode an owner that hears nobody delivers without an intent. Whoever takes
+ * over by force cannot know of what; the cause is D6. */
+static void forced_doubt(const struct core *core, struct unit *u)
+{
+    if (core->cfg.mode != MODE_STATIC || !unit_owner_down(core, u) || u->doubt ||
+        u->state != UNIT_LIVE)
+        return;
+    u->doubt = unit_all(u) & ~(u->delivered | u->failed);
+    u->attempt = 0;
+}
+
 static void finish(struct core *core, struct unit *u, struct work *w)
 {
     SOMETIMES(core, ST_CLAIM_FINISH);
@@ -194,6 +205,7 @@ static void finish(struct core *core, struct unit *u, struct work *w)
     if (w->steal && u->owner != core->self)
         share_got(core, u, u->owner);
     work_drop(core, u);
+    forced_doubt(core, u);
     become_owner(core, u, term);
 }
 
@@ -262,14 +274,18 @@ void own_stored(struct core *core, struct unit *u)
     if (!unit_believes(core, u) || (u->flags & UF_ACTIVE))
         return;
     u->flags |= UF_ACTIVE;
-    hold_doubt(core, u, core->p.doubt_ns);
+    /* of no attempt, and its owner off by the operator's word: no fact comes any more */
+    if (core->cfg.mode != MODE_STATIC || u->attempt)
+        hold_doubt(core, u, core->p.doubt_ns);
     unit_review(core, u);
 }
 
-static bool some_down(const struct core *core, const struct unit *u)
+/* A name that is down, or that came back and has not told us what it did before. */
+static bool some_missing(const struct core *core, const struct unit *u)
 {
     for (int i = 0; i < u->list_count; i++)
-        if (u->list[i] != core->self && peer_down(core, u->list[i]))
+        if (u->list[i] != core->self &&
+            (peer_down(core, u->list[i]) || !sync_clear(core, u->list[i])))
             return true;
     return false;
 }
@@ -278,7 +294,7 @@ void reown(struct core *core, struct unit *u)
 {
     if (unit_age_unknown(core, u))
         return;
-    bool alone = could_have_claimed(core, u) || some_down(core, u);
+    bool alone = could_have_claimed(core, u) || some_missing(core, u);
     if ((alone && !MUT(core, MUT_REOWN_ALONE)) || unit_stale(core, u)) {
         claim_start(core, u, false, false);
         return;
@@ -375,7 +391,7 @@ void claim_req(struct core *core, uint8_t slot, const struct core_msg *msg)
     if (!u) {
         /* as good as a release: whatever copy is still on its way is refused */
         SOMETIMES(core, ST_CLAIM_UNKNOWN);
-        grave_dig(core, &q->row.id);
+        grave_dig_open(core, &q->row.id);
         answer(core, slot, msg, ANS_UNKNOWN, NULL);
         return;
     }

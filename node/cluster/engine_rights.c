@@ -284,14 +284,16 @@ static void dsn_answered(struct engine *e, struct accepting *a)
 /* --- attempts --- */
 
 /* Who may have theirs already, as it stands before this attempt, and why: a session ended
- * with its dot out (D1), or our own attempt had no reply (D7). */
+ * with its dot out (D1), our own attempt had no reply (D7), or its owner in static mode was
+ * sworn to be off, and nobody heard what it did (D6). */
 static void note_doubt(struct engine *e, const struct core_unit_id *id)
 {
     struct unit_row row;
     uint64_t ours = (uint64_t)(e->gate.epoch & 0xffffff) << 16 | (e->node & 0xffff);
     bool known = engine_unit(e, id, &row);
     e->asking_doubt = known ? row.doubt : 0;
-    e->asking_cause = known && row.attempt >> 24 == ours ? '7' : '1';
+    bool forced = known && row.attempt == 0 && e->cfg.mode == MODE_STATIC;
+    e->asking_cause = known && row.attempt >> 24 == ours ? '7' : forced ? '6' : '1';
 }
 
 static void begin_asked(struct mail *mail, void *owner)
