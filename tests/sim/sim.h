@@ -521,6 +521,8 @@ void oracle_list(struct sim *sim, uint8_t node, const struct unit_row *before,
     const struct unit_row *after);
 void oracle_gate(struct sim *sim, struct attempt *a);
 uint8_t oracle_listed(struct sim *sim, uint8_t node, const struct core_unit_id *id);
+bool oracle_held(
+    const struct sim *sim, const struct god_unit *g, const struct attempt *a);
 void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, int rcpt);
 void oracle_step(struct sim *sim, uint8_t node);
 void oracle_sweep(struct sim *sim);
