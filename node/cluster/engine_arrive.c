@@ -15,8 +15,17 @@
 #define ARRIVING_MAX 1024u
 #define ARRIVING_PER_PEER 64u
 #define PIECE_DEADLINE_MS 30000
+#define LATE_BYTES_MAX 16384u
 /* A larger body is written to its rows while it arrives. */
 #define BODY_MEMORY_MAX (1u << 20)
+
+/* A frame that came behind a copy while its rows were on their way to the disk. To the
+ * core it would seem to have overtaken the copy, which would then be refused. */
+struct late_frame {
+    struct late_frame *next;
+    size_t len;
+    char bytes[];
+};
 
 struct copy_in {
     struct table_node by_unit; /* and peer */
@@ -34,6 +43,8 @@ struct copy_in {
     uint64_t memory;
     struct core_msg last; /* with the last piece: what the core will hear */
     bool is_whole;
+    struct late_frame *late, **late_end; /* of the same unit */
+    unsigned late_count;
     struct mono until;
 };
 
@@ -96,9 +107,19 @@ static void consume(struct engine *e, struct copy_in *c)
     c->unconsumed = 0;
 }
 
+static void late_free(struct late_frame *f)
+{
+    while (f) {
+        struct late_frame *next = f->next;
+        free(f);
+        f = next;
+    }
+}
+
 static void in_free(struct copy_in *c)
 {
     struct engine *e = c->engine;
+    late_free(c->late); /* as if lost */
     e->arriving_bytes -= c->memory;
     consume(e, c);
     unit_record_free(c->record);
@@ -126,11 +147,15 @@ static bool head_fits(const struct unit_record *u, const struct unit_row *row)
            u->message->size == row->size_bytes && u->message->body_crc == row->body_crc;
 }
 
+static bool envelope_came(struct engine *e, uint64_t node, struct slice frame);
+
 static void whole(struct copy_in *c)
 {
     struct engine *e = c->engine;
     struct arrival *a;
     struct core_msg msg = c->last;
+    struct late_frame *late = c->late;
+    uint64_t peer = c->peer;
     if (c->crc != c->record->message->body_crc) {
         log_say(LOG_EV_CLUSTER_PROBLEM, "a copy came with a wrong sum; dropped");
         in_drop(c);
@@ -142,10 +167,14 @@ static void whole(struct copy_in *c)
     a->rows_on_disk = c->rows_sent;
     c->record = NULL;
     c->rows_sent = 0;
+    c->late = NULL;
     table_remove(&e->arriving, &c->by_unit);
     in_free(c);
     metric_add(METRIC_copies_received_total, 1);
     hear(e, &msg, a);
+    for (struct late_frame *f = late; f; f = f->next)
+        envelope_came(e, peer, slice_make(f->bytes, f->len));
+    late_free(late);
 }
 
 static void write_rows(struct copy_in *c);
@@ -255,6 +284,7 @@ static struct copy_in *begin_copy(struct engine *e, uint64_t peer,
     c->record = u;
     c->total = p->total_bytes;
     c->is_known = c->total > BODY_MEMORY_MAX && body_is_here(e, &c->id);
+    c->late_end = &c->late;
     u->message->body = c->is_known ? NULL : body_new();
     table_add(&e->arriving, &c->by_unit, table_peer_unit_key(peer, &c->id));
     return c;
@@ -287,6 +317,8 @@ static bool piece_came(struct engine *e, uint64_t peer, const struct core_msg *m
     const struct wire_payload *p, size_t frame_len)
 {
     struct copy_in *c = in_find(e, peer, &msg->u.unit.row.id);
+    if (c && c->is_whole)
+        return false; /* all of it is here, and on its way to the disk */
     if (c && p->offset_bytes == 0) {
         in_drop(c); /* sent anew */
         c = NULL;
@@ -295,7 +327,7 @@ static bool piece_came(struct engine *e, uint64_t peer, const struct core_msg *m
         c = begin_copy(e, peer, msg, p);
     if (!c)
         return false;
-    if (p->offset_bytes != c->size || p->total_bytes != c->total || c->is_whole ||
+    if (p->offset_bytes != c->size || p->total_bytes != c->total ||
         (p->chunk.len == 0 && c->total > 0) ||
         e->arriving_bytes + p->chunk.len > ARRIVING_BYTES_MAX) {
         in_drop(c);
@@ -311,6 +343,27 @@ static bool piece_came(struct engine *e, uint64_t peer, const struct core_msg *m
         consume(e, c);
     if (c->is_whole && !c->is_writing)
         whole(c);
+    return true;
+}
+
+/* True: it waits behind the copy, or there are too many and it is lost. */
+static bool waits_behind(
+    struct engine *e, uint64_t node, const struct core_msg *msg, struct slice frame)
+{
+    /* All that has a unit begins with its id. */
+    struct copy_in *c =
+        msg->env.lane == LANE_BULK ? in_find(e, node, &msg->u.attempt.id) : NULL;
+    if (!c || !c->is_whole)
+        return false;
+    if (c->late_count == FOLLOWERS_MAX || frame.len > LATE_BYTES_MAX)
+        return true;
+    struct late_frame *f = mem_alloc(sizeof(*f) + frame.len);
+    f->next = NULL;
+    f->len = frame.len;
+    memcpy(f->bytes, frame.ptr, frame.len);
+    *c->late_end = f;
+    c->late_end = &f->next;
+    c->late_count++;
     return true;
 }
 
@@ -382,6 +435,8 @@ static bool envelope_came(struct engine *e, uint64_t node, struct slice frame)
         complain(e, node, result);
     } else if (msg.kind == MSG_COPY && msg.env.to == e->node && msg.u.unit.mail) {
         kept = piece_came(e, node, &msg, &payload, frame.len);
+    } else if (msg.env.to == e->node && waits_behind(e, node, &msg, frame)) {
+        kept = false; /* copied */
     } else if (msg.kind == MSG_OUTCOME && msg.env.to == e->node) {
         outcome_came(e, &msg, &payload);
     } else if (msg.kind == MSG_BUDGET_ASK || msg.kind == MSG_BUDGET_GRANT) {

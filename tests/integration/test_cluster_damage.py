@@ -33,12 +33,12 @@ def holders(cluster):
 
 
 def test_the_owners_copy_rots(sink):
-    """Delivered whole by the holder; the owner has a good copy again."""
-    body = "marker-of-rot\r\n"
+    """Delivered whole by the holder; the owner has a good copy again. Of a size that goes to the disk as it comes."""
+    body = "marker-of-rot\r\n" + ("z" * 70 + "\r\n") * 40_000
     with Cluster(2, sink) as c:
         stuck(sink)
         ident = c["mx1"].send(to="x@stuck.test", ident="rot", body=body)
-        wait_until(lambda: [u["copies"] for u in c["mx1"].ctl_json("queue", "ls")] == [2], 30, "two copies")
+        wait_until(lambda: [u["copies"] for u in c["mx1"].ctl_json("queue", "ls")] == [2], 10, "two copies")
         c["mx1"].stop()
         rot(c["mx1"], b"marker-of-rot")
         c["mx1"].start()
