@@ -293,6 +293,16 @@ static bool get_budget(const Baton__Wire__Budget *from, struct msg_budget *out)
     return true;
 }
 
+static bool get_repeat(const Baton__Wire__Repeat *from, struct msg_repeat *out)
+{
+    out->number = from->number;
+    out->hi = from->hi;
+    out->lo = from->lo;
+    return from->key.len == sizeof(out->key) &&
+           get_bytes(from->key, out->key, sizeof(out->key)) &&
+           get_u8(from->answer, 2, &out->answer);
+}
+
 /* Which body of the Envelope each group has. */
 static const Baton__Wire__Envelope__BodyCase BODY[] = {
     [WIRE_PING] = BATON__WIRE__ENVELOPE__BODY_PING,
@@ -305,6 +315,7 @@ static const Baton__Wire__Envelope__BodyCase BODY[] = {
     [WIRE_SYNC] = BATON__WIRE__ENVELOPE__BODY_SYNC,
     [WIRE_STEAL] = BATON__WIRE__ENVELOPE__BODY_STEAL,
     [WIRE_BUDGET] = BATON__WIRE__ENVELOPE__BODY_BUDGET,
+    [WIRE_REPEAT] = BATON__WIRE__ENVELOPE__BODY_REPEAT,
 };
 
 bool wire_get(const pb_envelope *e, enum wire_group group, struct core_msg *msg)
@@ -334,6 +345,8 @@ bool wire_get(const pb_envelope *e, enum wire_group group, struct core_msg *msg)
         return get_steal(e->steal, &msg->u.steal);
     case WIRE_BUDGET:
         return get_budget(e->budget, &msg->u.budget);
+    case WIRE_REPEAT:
+        return get_repeat(e->repeat, &msg->u.repeat);
     }
     return false;
 }

@@ -23,6 +23,7 @@ enum wire_group {
     WIRE_SYNC,
     WIRE_STEAL,
     WIRE_BUDGET,
+    WIRE_REPEAT,
 };
 
 /* The structs of protobuf-c for one message, pointing at each other, so that writing
@@ -79,6 +80,7 @@ struct wire_scratch {
             Baton__Wire__BudgetEntry entry[BUDGET_ENTRIES];
             Baton__Wire__BudgetEntry *at[BUDGET_ENTRIES];
         } budget;
+        Baton__Wire__Repeat repeat;
     } u;
 };
 

@@ -312,6 +312,20 @@ static void put_budget(struct wire_scratch *s, const struct msg_budget *m, pb_en
     e->budget = to;
 }
 
+static void put_repeat(struct wire_scratch *s, const struct msg_repeat *m, pb_envelope *e)
+{
+    Baton__Wire__Repeat *to = &s->u.repeat;
+    baton__wire__repeat__init(to);
+    to->number = m->number;
+    to->key.data = (uint8_t *)(uintptr_t)m->key;
+    to->key.len = sizeof(m->key);
+    to->hi = m->hi;
+    to->lo = m->lo;
+    to->answer = m->answer;
+    e->body_case = BATON__WIRE__ENVELOPE__BODY_REPEAT;
+    e->repeat = to;
+}
+
 void wire_put(struct wire_scratch *s, const struct core_msg *msg, enum wire_group group,
     pb_envelope *e)
 {
@@ -348,6 +362,9 @@ void wire_put(struct wire_scratch *s, const struct core_msg *msg, enum wire_grou
         break;
     case WIRE_BUDGET:
         put_budget(s, &msg->u.budget, e);
+        break;
+    case WIRE_REPEAT:
+        put_repeat(s, &msg->u.repeat, e);
         break;
     }
 }

@@ -50,6 +50,27 @@ static void taken(void *ctx, const struct repeat_key *key, struct msg_id id)
         intake_taken(intake, key, id);
 }
 
+static enum rights_repeat_found repeat_asked(
+    void *ctx, const struct repeat_key *key, struct msg_id id, struct msg_id *as_out)
+{
+    struct node *n = ctx;
+    struct intake *intake = atomic_load(&n->intake_known);
+    enum repeat found =
+        intake ? intake_repeat_asked(intake, key, id, as_out) : REPEAT_NEW;
+    return found == REPEAT_NEW    ? RIGHTS_REPEAT_NEW
+           : found == REPEAT_BUSY ? RIGHTS_REPEAT_BUSY
+                                  : RIGHTS_REPEAT_KNOWN;
+}
+
+static void repeat_told(
+    void *ctx, const struct repeat_key *key, struct msg_id id, bool accepted)
+{
+    struct node *n = ctx;
+    struct intake *intake = atomic_load(&n->intake_known);
+    if (intake)
+        intake_repeat_told(intake, key, id, accepted);
+}
+
 static void share(
     void *ctx, uint64_t key, uint32_t serial, const uint32_t may_use[QUOTA_KINDS])
 {
@@ -63,8 +84,8 @@ static void quota_floor_told(void *ctx, const uint32_t may_use[QUOTA_KINDS])
     schedule_quota_floor(n->schedule, may_use);
 }
 
-static const struct engine_events events = {
-    unit_start, unit_cancel, lease, load, taken, share, quota_floor_told};
+static const struct engine_events events = {unit_start, unit_cancel, lease, load, taken,
+    repeat_asked, repeat_told, share, quota_floor_told};
 
 /* Without the section this would deliver what other nodes own. */
 static bool belongs_to_none(struct node *n, char *why, size_t why_size)

@@ -130,6 +130,9 @@ enum core_msg_kind {
     /* beside the core (cluster/budget.h), which never sees them */
     MSG_BUDGET_ASK,
     MSG_BUDGET_GRANT,
+    MSG_REPEAT_ASK, /* node/cluster/engine_repeats.c */
+    MSG_REPEAT_ANSWER,
+    MSG_REPEAT_TOLD,
     MSG_KIND_COUNT
 };
 
@@ -337,6 +340,15 @@ struct msg_budget {
     } entry[BUDGET_ENTRIES];
 };
 
+#define MSG_REPEAT_KEY 16
+
+/* Has a client handed this in before? The id is that of the message. */
+struct msg_repeat {
+    uint64_t number, hi, lo;
+    uint8_t key[MSG_REPEAT_KEY];
+    uint8_t answer; /* ANSWER: 0 new, 1 being taken now, 2 taken; TOLD: taken or not */
+};
+
 struct core_msg {
     struct core_env env;
     uint8_t kind; /* enum core_msg_kind */
@@ -351,6 +363,7 @@ struct core_msg {
         struct msg_steal steal;
         struct msg_gossip gossip;
         struct msg_budget budget;
+        struct msg_repeat repeat;
     } u;
 };
 

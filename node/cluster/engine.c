@@ -190,6 +190,7 @@ static void tick(struct timer *t)
     engine_query_tick(e);
     engine_damage_tick(e);
     engine_share_tick(e);
+    engine_repeat_tick(e);
     tell_lease(e);
     engine_status_update(e);
     engine_budget_tick(e);
@@ -344,6 +345,8 @@ static void init_parts(struct engine *e)
     engine_damage_init(e);
     table_init(&e->taken);
     table_init(&e->repeats);
+    table_init(&e->repeat_asked);
+    e->repeat_number = random_u64();
     timer_init(&e->deadline, e->loop, tick_core);
     timer_init(&e->tick, e->loop, tick);
 }
@@ -445,6 +448,7 @@ void engine_stop(struct engine *e, unsigned hold_s)
     e->is_running = false;
     wait_for_answers(e);
     engine_rights_end(e);
+    engine_repeat_end(e);
     engine_query_end(e);
     engine_admin_fini(e);
 }

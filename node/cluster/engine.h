@@ -38,6 +38,12 @@ struct engine_events {
     /* A message that another node took was taken for sure, by what its client's
      * repetition is recognised with. May be NULL. */
     void (*taken)(void *ctx, const struct repeat_key *key, struct msg_id id);
+    /* Another node asks whether a client's message is new, is being taken, or was taken
+     * (`as_out`), and takes it if it is new; and what became of it. NULL: always new. */
+    enum rights_repeat_found (*repeat_asked)(
+        void *ctx, const struct repeat_key *key, struct msg_id id, struct msg_id *as_out);
+    void (*repeat_told)(
+        void *ctx, const struct repeat_key *key, struct msg_id id, bool accepted);
     /* What may be in use of a destination's limits, in answer to the need of this serial
      * (rights_need); and of one without a need. May be NULL. */
     void (*share)(

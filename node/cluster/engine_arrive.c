@@ -441,6 +441,8 @@ static bool envelope_came(struct engine *e, uint64_t node, struct slice frame)
         outcome_came(e, &msg, &payload);
     } else if (msg.kind == MSG_BUDGET_ASK || msg.kind == MSG_BUDGET_GRANT) {
         engine_budget_frame(e, node, &msg);
+    } else if (msg.kind >= MSG_REPEAT_ASK && msg.kind <= MSG_REPEAT_TOLD) {
+        engine_repeat_frame(e, node, &msg);
     } else {
         struct core_event event = {.kind = EV_MSG, .u.msg = &msg};
         engine_step(e, &event);

@@ -165,7 +165,9 @@ struct engine {
     struct offer *offers; /* units that another node may be able to deliver */
     unsigned offer_count;
 
-    struct table repeats; /* struct kept_key by unit */
+    struct table repeats;      /* struct kept_key by unit */
+    struct table repeat_asked; /* struct repeat_out by number */
+    uint64_t repeat_number;
 
     struct budgets *budgets; /* of the limits of destinations */
 
@@ -266,9 +268,17 @@ void engine_budget_reload(struct engine *e);
  * have been, or nobody needs it. */
 void engine_repeat_keep(
     struct engine *e, const struct core_unit_id *id, const struct repeat_key *key);
-void engine_repeat_sure(struct engine *e, const struct core_unit_id *id);
+void engine_repeat_sure(struct engine *e, const struct core_unit_id *id, bool is_heir);
 void engine_repeat_drop(struct engine *e, const struct core_unit_id *id);
 void engine_repeat_fini(struct engine *e);
+/* Any thread. */
+void engine_repeat_posted(void *engine, struct rights_repeat *q);
+void engine_repeat_told_posted(
+    void *engine, const struct repeat_key *key, struct msg_id id, bool accepted);
+void engine_repeat_frame(struct engine *e, uint64_t node, const struct core_msg *msg);
+void engine_repeat_tick(struct engine *e);
+/* Whoever still waits is told that nobody answered. */
+void engine_repeat_end(struct engine *e);
 
 /* engine_copy.c: what leaves */
 void engine_copy_init(struct engine *e);

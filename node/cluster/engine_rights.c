@@ -284,8 +284,8 @@ static void dsn_answered(struct engine *e, struct accepting *a)
 /* --- attempts --- */
 
 /* Who may have theirs already, as it stands before this attempt, and why: a session ended
- * with its dot out (D1), our own attempt had no reply (D7), or its owner in static mode was
- * sworn to be off, and nobody heard what it did (D6). */
+ * with its dot out (D1), our own attempt had no reply (D7), or its owner in static mode
+ * was sworn to be off, and nobody heard what it did (D6). */
 static void note_doubt(struct engine *e, const struct core_unit_id *id)
 {
     struct unit_row row;
@@ -409,7 +409,9 @@ const struct rights_backend engine_backend = {.accept = ask_accept,
     .outcome = outcome,
     .suspect = engine_suspect_posted,
     .offer = engine_offer_posted,
-    .need = engine_need_posted};
+    .need = engine_need_posted,
+    .repeat = engine_repeat_posted,
+    .repeat_told = engine_repeat_told_posted};
 
 /* --- life --- */
 

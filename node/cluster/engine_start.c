@@ -197,7 +197,7 @@ void engine_start_unit(struct engine *e, const struct core_command *c)
         return;
     if (!engine_unit(e, id, &row))
         return;
-    engine_repeat_sure(e, id);
+    engine_repeat_sure(e, id, true);
     if (row.term > 1 && !c->u.unit.again && !came_here(e, id) &&
         first_of_term(e, id, row.term))
         log_takeover(id, &row);

@@ -201,7 +201,7 @@ static void add_removal(struct engine *e, struct store_job *j, const struct core
     if (op->kind == OP_UNIT_QUARANTINE)
         j->aside[j->sc.aside_count++] = rows_unit_id(&op->u.unit.id);
     if (op->kind == OP_UNIT && op->u.unit.state == UNIT_DONE && op->u.unit.delivered)
-        engine_repeat_sure(e, &op->u.unit.id);
+        engine_repeat_sure(e, &op->u.unit.id, false);
     if (op->kind == OP_UNIT_QUARANTINE || ended)
         unit_gone(e, &op->u.unit.id);
     if (ended)

@@ -71,6 +71,24 @@ void rights_accept(struct rights *r, struct rights_accept *a)
     store_submit(r->store, &a->store.op);
 }
 
+/* --- repetitions --- */
+
+bool rights_repeat(struct rights *r, struct rights_repeat *q)
+{
+    q->found = RIGHTS_REPEAT_NEW;
+    if (!r->backend || !r->backend->repeat)
+        return false;
+    r->backend->repeat(r->ctx, q);
+    return true;
+}
+
+void rights_repeat_told(
+    struct rights *r, const struct repeat_key *key, struct msg_id id, bool accepted)
+{
+    if (r->backend && r->backend->repeat_told)
+        r->backend->repeat_told(r->ctx, key, id, accepted);
+}
+
 /* --- an attempt --- */
 
 enum err rights_begin(struct rights *r, struct unit_id unit, uint64_t rcpts,

@@ -16,6 +16,7 @@
 struct rights;
 struct rights_accept;
 struct rights_settle;
+struct rights_repeat;
 struct attempt_ticket;
 
 /* What a cluster puts behind the seam. Each call is from any thread and never blocks. */
@@ -40,6 +41,13 @@ struct rights_backend {
     void (*suspect)(void *ctx, struct unit_id unit);
     /* No hop of the unit can be reached from this node: another may try. */
     void (*offer)(void *ctx, struct unit_id unit);
+    /* Has another node taken this message from its client before? Answers by `done` in
+     * the thread of reply_to, once and soon; NEW when nobody says otherwise. NULL: not
+     * asked. */
+    void (*repeat)(void *ctx, struct rights_repeat *q);
+    /* What became of a message that was NEW. */
+    void (*repeat_told)(
+        void *ctx, const struct repeat_key *key, struct msg_id id, bool accepted);
     /* What this node has and wants of the limits of a destination. NULL: it may use all
      * of them. */
     void (*need)(void *ctx, const struct quota_need *need);
@@ -69,6 +77,24 @@ struct rights_accept {
 void rights_accept(struct rights *r, struct rights_accept *a);
 /* May a message be begun at all? What the backend published last; asked at MAIL. */
 enum err rights_may_accept(const struct rights *r) MUST_CHECK;
+
+/* --- a client's repetition of what it handed to another node: known there by its key,
+ * within limits.repeat_window --- */
+enum rights_repeat_found { RIGHTS_REPEAT_NEW, RIGHTS_REPEAT_BUSY, RIGHTS_REPEAT_KNOWN };
+struct rights_repeat {
+    struct repeat_key key;
+    struct msg_id id; /* ours, if it is new */
+    struct mailbox *reply_to;
+    void (*done)(struct rights_repeat *q, void *owner);
+    enum rights_repeat_found found;
+    struct msg_id as; /* KNOWN: what it was taken as, for sure */
+    struct mail mail; /* the backend's */
+};
+/* False: there is nobody to ask. */
+bool rights_repeat(struct rights *r, struct rights_repeat *q);
+/* After NEW, what became of it: accepted or not. */
+void rights_repeat_told(
+    struct rights *r, const struct repeat_key *key, struct msg_id id, bool accepted);
 
 /* --- an attempt: one per parcel, whatever transactions and hops it takes --- */
 

@@ -500,6 +500,21 @@ void intake_taken(struct intake *in, const struct repeat_key *key, struct msg_id
     repeats_learn(in->repeats, key, id, mono_now());
 }
 
+enum repeat intake_repeat_asked(struct intake *in, const struct repeat_key *key,
+    struct msg_id id, struct msg_id *as_out)
+{
+    struct intake_config *config = intake_config_now(in);
+    int64_t window_ms = config->settings->limits.repeat_window_ms;
+    intake_config_unref(config);
+    return repeats_asked(in->repeats, key, id, mono_now(), window_ms, as_out);
+}
+
+void intake_repeat_told(
+    struct intake *in, const struct repeat_key *key, struct msg_id id, bool accepted)
+{
+    repeats_told(in->repeats, key, id, accepted, mono_now());
+}
+
 struct wall intake_certificate_expires(struct intake *in)
 {
     struct wall never = {0};

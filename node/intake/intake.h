@@ -17,6 +17,7 @@
 #include "dnsbl/resolver.h"
 #include "node/delivery/hot.h"
 #include "node/delivery/rights.h"
+#include "node/intake/repeats.h"
 #include "node/net/conn.h"
 
 struct intake;
@@ -72,6 +73,12 @@ struct wall intake_certificate_expires(struct intake *in);
 /* Another node took the message: a client that did not see its 250 and repeats it here is
  * answered with this id (limits.repeat_window). Any thread. */
 void intake_taken(struct intake *in, const struct repeat_key *key, struct msg_id id);
+/* Another node asks whether its client's message was handed in before, and is about to
+ * take it if not: what repeats_asked says. And what became of it there. Any thread. */
+enum repeat intake_repeat_asked(struct intake *in, const struct repeat_key *key,
+    struct msg_id id, struct msg_id *as_out);
+void intake_repeat_told(
+    struct intake *in, const struct repeat_key *key, struct msg_id id, bool accepted);
 /* Bytes reserved for messages on their way in. */
 uint64_t intake_memory(const struct intake *in);
 

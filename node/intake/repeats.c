@@ -15,6 +15,7 @@ struct entry {
     struct msg_id id;
     struct mono at;
     bool busy;
+    int64_t busy_ms; /* at most; 0: until it is told */
 };
 LIST_HEAD(chain, entry);
 
@@ -91,11 +92,13 @@ static struct entry *add(
 
 static bool is_over(const struct entry *e, struct mono now, int64_t window_ms)
 {
-    return !e->busy && mono_diff_ms(now, e->at) >= window_ms;
+    int64_t age_ms = mono_diff_ms(now, e->at);
+    return e->busy ? e->busy_ms && age_ms >= e->busy_ms : age_ms >= window_ms;
 }
 
-enum repeat repeats_begin(struct repeats *r, const struct repeat_key *key,
-    struct msg_id id, struct mono now, int64_t window_ms, struct msg_id *id_out)
+static enum repeat begin(struct repeats *r, const struct repeat_key *key,
+    struct msg_id id, struct mono now, int64_t window_ms, int64_t busy_ms,
+    struct msg_id *id_out)
 {
     enum repeat result = REPEAT_NEW;
     pthread_mutex_lock(&r->lock);
@@ -108,10 +111,18 @@ enum repeat repeats_begin(struct repeats *r, const struct repeat_key *key,
         result = e->busy ? REPEAT_BUSY : REPEAT_KNOWN;
         *id_out = e->id;
     } else {
-        add(r, key, id, now)->busy = true;
+        e = add(r, key, id, now);
+        e->busy = true;
+        e->busy_ms = busy_ms;
     }
     pthread_mutex_unlock(&r->lock);
     return result;
+}
+
+enum repeat repeats_begin(struct repeats *r, const struct repeat_key *key,
+    struct msg_id id, struct mono now, int64_t window_ms, struct msg_id *id_out)
+{
+    return begin(r, key, id, now, window_ms, 0, id_out);
 }
 
 void repeats_end(struct repeats *r, const struct repeat_key *key, bool accepted)
@@ -129,21 +140,33 @@ void repeats_learn(
     struct repeats *r, const struct repeat_key *key, struct msg_id id, struct mono now)
 {
     pthread_mutex_lock(&r->lock);
-    if (!find(r, key))
+    struct entry *e = find(r, key);
+    if (!e)
         add(r, key, id, now);
+    else if (e->busy && msg_id_eq(e->id, id))
+        e->busy = false; /* it asked here, and died before it told */
     pthread_mutex_unlock(&r->lock);
 }
 
-bool repeats_look(struct repeats *r, const struct repeat_key *key, struct mono now,
-    int64_t window_ms, struct msg_id *id_out)
+enum repeat repeats_asked(struct repeats *r, const struct repeat_key *key,
+    struct msg_id id, struct mono now, int64_t window_ms, struct msg_id *id_out)
+{
+    return begin(r, key, id, now, window_ms, REPEAT_BUSY_MS, id_out);
+}
+
+void repeats_told(struct repeats *r, const struct repeat_key *key, struct msg_id id,
+    bool accepted, struct mono now)
 {
     pthread_mutex_lock(&r->lock);
-    const struct entry *e = find(r, key);
-    bool known = e && !e->busy && !is_over(e, now, window_ms);
-    if (known)
-        *id_out = e->id;
+    struct entry *e = find(r, key);
+    if (e && e->busy && msg_id_eq(e->id, id)) {
+        e->busy = false;
+        if (!accepted)
+            drop(r, e);
+    } else if (!e && accepted) {
+        add(r, key, id, now);
+    }
     pthread_mutex_unlock(&r->lock);
-    return known;
 }
 
 unsigned repeats_count(struct repeats *r)

@@ -19,6 +19,10 @@ struct repeats;
 struct repeats *repeats_new(unsigned max);
 void repeats_free(struct repeats *r);
 
+/* A node that asked and said nothing more may have died: so long its message counts as
+ * being taken. */
+#define REPEAT_BUSY_MS 60000
+
 enum repeat {
     REPEAT_NEW,   /* never seen: ours to take; call repeats_end */
     REPEAT_BUSY,  /* the same is being taken right now, by another session */
@@ -31,9 +35,13 @@ void repeats_end(struct repeats *r, const struct repeat_key *key, bool accepted)
 /* Another node took it, and we hold a copy. */
 void repeats_learn(
     struct repeats *r, const struct repeat_key *key, struct msg_id id, struct mono now);
-/* For a question of another node: accepted as, within the window. */
-bool repeats_look(struct repeats *r, const struct repeat_key *key, struct mono now,
-    int64_t window_ms, struct msg_id *id_out);
+/* Another node is about to take it, unless the answer is that it was, or is being, taken.
+ * Ends with repeats_told, or after REPEAT_BUSY_MS. */
+enum repeat repeats_asked(struct repeats *r, const struct repeat_key *key,
+    struct msg_id id, struct mono now, int64_t window_ms, struct msg_id *id_out);
+/* What became of it there. */
+void repeats_told(struct repeats *r, const struct repeat_key *key, struct msg_id id,
+    bool accepted, struct mono now);
 /* For tests. */
 unsigned repeats_count(struct repeats *r);
 

@@ -31,6 +31,8 @@ struct transaction {
     const char *tls_version;    /* NULL: none */
     struct repeat_hash *repeat; /* NULL: repetitions are not looked for */
     bool repeat_begun;
+    bool repeat_asked; /* the cluster: it is to hear what became of it */
+    struct rights_repeat question;
     uint32_t rows_sent; /* given to the store */
     bool rows_busy;
     bool dropping;
@@ -368,14 +370,24 @@ static void answer(struct transaction *t, enum err result, struct msg_id id)
     smtp_answer(r, 250, "2.0.0", slice_str(text));
 }
 
+/* Before the message is handed over: here, and to who keeps it for all nodes. */
+static void end_repeat(struct transaction *t, bool accepted)
+{
+    const struct message *m = t->message;
+    if (t->repeat_begun)
+        repeats_end(t->il->intake->repeats, &m->repeat_key, accepted);
+    if (t->repeat_asked)
+        rights_repeat_told(t->il->intake->deps.rights, &m->repeat_key, m->id, accepted);
+    t->repeat_begun = t->repeat_asked = false;
+}
+
 static void committed(struct rights_accept *a, enum err result, void *owner)
 {
     struct transaction *t = CONTAINER_OF(a, struct transaction, accept);
     struct msg_id id = t->message->id;
     (void)owner;
     t->committed = result == ERR_OK;
-    if (t->repeat_begun)
-        repeats_end(t->il->intake->repeats, &t->message->repeat_key, t->committed);
+    end_repeat(t, t->committed);
     if (t->committed)
         hand_over(t);
     answer(t, result, id); /* ends the transaction, if the session is still there */
@@ -414,6 +426,54 @@ static bool answer_repeated(struct transaction *t)
     return true;
 }
 
+static void take(struct transaction *t)
+{
+    t->accept = (struct rights_accept){
+        .store = {.message = t->message, .rows_on_disk = t->rows_sent},
+        .reply_to = loop_mailbox(t->il->loop),
+        .done = committed,
+    };
+    rights_accept(t->il->intake->deps.rights, &t->accept);
+}
+
+/* Another node took it, or is taking it. */
+static void answer_as(struct transaction *t, struct msg_id as)
+{
+    struct repeats *repeats = t->il->intake->repeats;
+    bool known = t->question.found == RIGHTS_REPEAT_KNOWN;
+    t->repeat_begun = false;
+    repeats_end(repeats, &t->message->repeat_key, false);
+    if (known) {
+        repeats_learn(repeats, &t->message->repeat_key, as, mono_now());
+        log_repeated(t, as);
+    }
+    answer(t, known ? ERR_OK : ERR_REPEAT_BUSY, as);
+}
+
+static void cluster_answered(struct rights_repeat *q, void *owner)
+{
+    struct transaction *t = CONTAINER_OF(q, struct transaction, question);
+    (void)owner;
+    if (q->found == RIGHTS_REPEAT_NEW) {
+        t->repeat_asked = true;
+        take(t);
+        return;
+    }
+    answer_as(t, q->as); /* ends the transaction, if the session is still there */
+    t->committing = false;
+    settle(t);
+}
+
+/* The client may have handed it to another node before. */
+static bool ask_cluster(struct transaction *t)
+{
+    t->question = (struct rights_repeat){.key = t->message->repeat_key,
+        .id = t->message->id,
+        .reply_to = loop_mailbox(t->il->loop),
+        .done = cluster_answered};
+    return rights_repeat(t->il->intake->deps.rights, &t->question);
+}
+
 static void commit(struct transaction *t)
 {
     struct message *m = t->message;
@@ -426,12 +486,8 @@ static void commit(struct transaction *t)
     if (answer_repeated(t))
         return;
     t->committing = true;
-    t->accept = (struct rights_accept){
-        .store = {.message = m, .rows_on_disk = t->rows_sent},
-        .reply_to = loop_mailbox(t->il->loop),
-        .done = committed,
-    };
-    rights_accept(t->il->intake->deps.rights, &t->accept);
+    if (!t->repeat_begun || !ask_cluster(t))
+        take(t);
 }
 
 void transaction_commit(

@@ -78,3 +78,22 @@ def test_the_heir_knows_what_the_dead_node_took(sink):
         sink.wait(3, timeout=60)
         wait_until(lambda: not c["mx2"].ctl_json("queue", "ls"), 30, "an empty queue")
         assert len(sink.messages) == 3
+
+
+def test_any_node_knows(sink):
+    """The client repeats to a node that neither took the mail nor holds a copy; and still when one of those who know
+    is gone."""
+    with Cluster(3, sink, extra=WINDOW) as c:
+        first = [send(c["mx1"], text=MESSAGE + f"{i}\r\n") for i in range(6)]
+        for name in ("mx2", "mx3"):
+            assert [send(c[name], text=MESSAGE + f"{i}\r\n") for i in range(6)] == first
+        sink.wait(6)
+        wait_until(lambda: not c["mx2"].ctl_json("queue", "ls"), 30, "an empty queue")
+        assert len(sink.messages) == 6
+        # the two that keep it are two: 12 more, so that some are kept by the node that goes
+        more = [send(c["mx1"], text=MESSAGE + f"{i}\r\n") for i in range(6, 18)]
+        sink.wait(18)
+        c["mx3"].kill()
+        wait_until(lambda: c["mx2"].members()["mx3"]["view"] == "dead", 30, "the death to be known")
+        assert [send(c["mx2"], text=MESSAGE + f"{i}\r\n") for i in range(6, 18)] == more
+        assert len(sink.messages) == 18

@@ -72,7 +72,7 @@ static inline struct settings *world_settings(const char *dir)
 static inline void world_open(struct engine_world *w)
 {
     static const struct engine_events events = {
-        world_started, world_cancelled, world_lease, NULL, NULL, NULL, NULL};
+        world_started, world_cancelled, world_lease, NULL, NULL, NULL, NULL, NULL, NULL};
     char why[512];
     struct birth birth;
     memset(w, 0, sizeof(*w));

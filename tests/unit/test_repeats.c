@@ -73,13 +73,53 @@ static void test_other_nodes_mail(void **state)
     struct repeat_key k = key_of(3);
     struct msg_id id;
     (void)state;
-    assert_false(repeats_look(r, &k, after(0), 1000, &id));
     repeats_learn(r, &k, id_of(9), after(0));
     repeats_learn(r, &k, id_of(8), after(500));
-    assert_true(repeats_look(r, &k, after(999), 1000, &id));
+    assert_int_equal(repeats_asked(r, &k, id_of(7), after(999), 1000, &id), REPEAT_KNOWN);
     assert_memory_equal(id.bytes, id_of(9).bytes, MSG_ID_BYTES);
-    assert_false(repeats_look(r, &k, after(1000), 1000, &id));
     assert_int_equal(begin(r, 3, 10, &id), REPEAT_KNOWN);
+    assert_int_equal(repeats_asked(r, &k, id_of(7), after(1000), 1000, &id), REPEAT_NEW);
+    repeats_free(r);
+}
+
+static void test_kept_for_other_nodes(void **state)
+{
+    struct repeats *r = repeats_new(16);
+    struct repeat_key k = key_of(4), other = key_of(5);
+    struct msg_id id;
+    (void)state;
+    assert_int_equal(repeats_asked(r, &k, id_of(1), after(0), 1000, &id), REPEAT_NEW);
+    assert_int_equal(repeats_asked(r, &k, id_of(2), after(1), 1000, &id), REPEAT_BUSY);
+    assert_int_equal(begin(r, 4, 2, &id), REPEAT_BUSY);
+    repeats_told(r, &k, id_of(2), false, after(3)); /* of another message */
+    assert_int_equal(begin(r, 4, 4, &id), REPEAT_BUSY);
+    repeats_told(r, &k, id_of(1), true, after(5));
+    assert_int_equal(repeats_asked(r, &k, id_of(2), after(6), 1000, &id), REPEAT_KNOWN);
+    assert_memory_equal(id.bytes, id_of(1).bytes, MSG_ID_BYTES);
+    /* the second keeper was not asked, only told */
+    repeats_told(r, &other, id_of(6), true, after(7));
+    assert_int_equal(begin(r, 5, 8, &id), REPEAT_KNOWN);
+    repeats_told(r, &other, id_of(6), false, after(9)); /* too late */
+    assert_int_equal(begin(r, 5, 10, &id), REPEAT_KNOWN);
+    repeats_free(r);
+}
+
+/* It asked, and died: its message does not keep the client waiting for ever. */
+static void test_an_asker_that_says_nothing(void **state)
+{
+    struct repeats *r = repeats_new(16);
+    struct repeat_key k = key_of(6);
+    struct msg_id id;
+    (void)state;
+    assert_int_equal(repeats_asked(r, &k, id_of(1), after(0), 1000, &id), REPEAT_NEW);
+    assert_int_equal(repeats_asked(r, &k, id_of(2), after(REPEAT_BUSY_MS - 1), 1000, &id),
+        REPEAT_BUSY);
+    assert_int_equal(
+        repeats_asked(r, &k, id_of(2), after(REPEAT_BUSY_MS), 1000, &id), REPEAT_NEW);
+    repeats_learn(r, &k, id_of(1), after(REPEAT_BUSY_MS)); /* another message's */
+    assert_int_equal(begin(r, 6, REPEAT_BUSY_MS, &id), REPEAT_BUSY);
+    repeats_learn(r, &k, id_of(2), after(REPEAT_BUSY_MS)); /* its heir speaks */
+    assert_int_equal(begin(r, 6, REPEAT_BUSY_MS, &id), REPEAT_KNOWN);
     repeats_free(r);
 }
 
@@ -104,6 +144,8 @@ int main(void)
         cmocka_unit_test(test_known_within_the_window),
         cmocka_unit_test(test_refused_is_forgotten),
         cmocka_unit_test(test_other_nodes_mail),
+        cmocka_unit_test(test_kept_for_other_nodes),
+        cmocka_unit_test(test_an_asker_that_says_nothing),
         cmocka_unit_test(test_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -301,6 +301,16 @@ static void fill_body(struct core_msg *m)
     case MSG_BUDGET_GRANT:
         fill_budget(&m->u.budget);
         break;
+    case MSG_REPEAT_ASK:
+    case MSG_REPEAT_ANSWER:
+    case MSG_REPEAT_TOLD:
+        m->u.repeat.number = any();
+        m->u.repeat.hi = any();
+        m->u.repeat.lo = any();
+        for (unsigned i = 0; i < MSG_REPEAT_KEY; i++)
+            m->u.repeat.key[i] = upto(255);
+        m->u.repeat.answer = upto(2);
+        break;
     case MSG_KIND_COUNT:
         fail();
     }
@@ -380,6 +390,7 @@ static void structs_have_not_grown(void **unused)
     assert_int_equal(sizeof(struct msg_sync), 152);
     assert_int_equal(sizeof(struct msg_steal), 32);
     assert_int_equal(sizeof(struct msg_budget), 400);
+    assert_int_equal(sizeof(struct msg_repeat), 48);
 }
 
 static void a_right_does_not_travel(void **unused)
@@ -605,6 +616,8 @@ static void too_many_parts(Baton__Wire__Envelope *e)
         e->ping->update = updates;
     } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_SYNC) {
         e->sync->n_bucket = e->sync->n_bucket ? e->sync->n_bucket - 1 : 0;
+    } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_REPEAT) {
+        e->repeat->key.len--;
     } else if (e->body_case == BATON__WIRE__ENVELOPE__BODY_BUDGET) {
         static Baton__Wire__BudgetEntry entry = BATON__WIRE__BUDGET_ENTRY__INIT;
         static Baton__Wire__BudgetEntry *entries[BUDGET_ENTRIES + 1];
@@ -620,13 +633,14 @@ static void counts_out_of_range_are_refused(void **unused)
     (void)unused;
     struct core_msg lease = any_msg(MSG_LEASE_RSP), cfg = any_msg(MSG_CFG_PAGE);
     struct core_msg ping = any_msg(MSG_PING), digest = any_msg(MSG_DIGEST);
-    struct core_msg budget = any_msg(MSG_BUDGET_ASK);
+    struct core_msg budget = any_msg(MSG_BUDGET_ASK), repeat = any_msg(MSG_REPEAT_ASK);
     lease.u.lease.row_count = cfg.u.cfg.count = ping.u.ping.count = 0;
     assert_int_equal(decode_changed(&lease, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&cfg, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&ping, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&digest, too_many_parts), WIRE_BAD);
     assert_int_equal(decode_changed(&budget, too_many_parts), WIRE_BAD);
+    assert_int_equal(decode_changed(&repeat, too_many_parts), WIRE_BAD);
 }
 
 static void bad_ident(Baton__Wire__Envelope *e)
