@@ -65,6 +65,7 @@ void node_start(struct sim *sim, uint8_t i)
     memset(n->sched, 0, sizeof(n->sched));
     TRACE(sim, "n%u START gen %u", i, n->gen);
     sim_at(sim, sim->now + SEC, SE_SCRUB, i, 0, 0, 0);
+    oracle_claims(sim, i);
     profile_moment(sim, ON_START, 0, i, i);
     tell_wall(sim, i);
     disk_boot(sim, i);
@@ -189,6 +190,7 @@ void node_step(struct sim *sim, uint8_t i, struct core_event *e)
         carry_out(sim, i, &ring[k]);
     if (!n->alive || n->gen != gen)
         return;
+    oracle_claims(sim, i);
     oracle_step(sim, i);
     arm(sim, i, out.deadline_ns);
 }

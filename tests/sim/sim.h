@@ -255,7 +255,7 @@ struct god_unit {
     bool acked, taken;
     uint8_t abort_told; /* bit a node: the abort was sent to it */
     struct {
-        uint32_t term, epoch;
+        uint32_t term;
         uint8_t gave; /* bit a node: it consented, or knows nothing */
         uint64_t work, at;
     } asked[NODES_MAX]; /* by a claim of the node */
@@ -302,7 +302,9 @@ struct node {
     struct disk *snapshot;
     bool restored; /* runs from an old image: nothing is asked of it */
     uint32_t last_epoch, last_gen;
-    uint64_t fence_at; /* it learned a fence last */
+    uint64_t fence_at;     /* it learned a fence last */
+    uint32_t claiming[64]; /* units that it asks for, and has not dropped since */
+    uint32_t claiming_count;
     struct core_gate_value gate;
     /* clock */
     uint64_t base_true, base_local;
@@ -509,6 +511,7 @@ void oracle_paxos(struct sim *sim, uint8_t node, const struct core_paxos_row *be
 /* oracle_claim.c */
 void oracle_asks(struct sim *sim, uint8_t node, const struct core_msg *m);
 void oracle_consent(struct sim *sim, uint8_t node, const struct core_msg *m);
+void oracle_claims(struct sim *sim, uint8_t node); /* after each step */
 void oracle_claimed(struct sim *sim, uint8_t node, const struct unit_row *row);
 
 /* oracle.c */
