@@ -65,6 +65,9 @@ static void put_unit(
     struct disk *d = &sim->node[node].disk;
     struct unit_row *old = disk_find(d, &row->id);
     oracle_row(sim, node, old, row);
+    oracle_bounced(sim, node, row);
+    if (!old)
+        oracle_new_row(sim, node, row);
     if (old) {
         *old = *row;
         put_mail(sim, node, (uint32_t)(old - d->unit), brought);
@@ -249,9 +252,12 @@ void disk_push(struct sim *sim, uint8_t i, const struct core_command *c)
         return;
     }
     for (int k = 0; k < c->u.store.op_count; k++)
-        if (c->u.store.op[k].kind == OP_UNIT)
-            oracle_list(sim, i, last_row(d, &c->u.store.op[k].u.unit.id),
-                &c->u.store.op[k].u.unit);
+        if (c->u.store.op[k].kind == OP_UNIT) {
+            const struct core_op *op = &c->u.store.op[k];
+            const struct unit_row *before = last_row(d, &op->u.unit.id);
+            oracle_list(sim, i, before, &op->u.unit);
+            oracle_mine(sim, i, before, op);
+        }
     struct disk_store *s = &d->queue[(d->head + d->count++) % DISK_QUEUE];
     s->token = c->u.store.token;
     s->op_count = c->u.store.op_count;

@@ -355,6 +355,9 @@ void faults_heal(struct sim *sim)
 {
     sim->healed = true;
     TRACE(sim, "HEAL");
+    if (sim->o.held)
+        sim->held_until = sim->now + 3 * sim->params.lease_ns + sim->params.doubt_ns +
+                          sim->params.stale_ns;
     for (uint8_t i = 0; i < sim->node_count; i++) {
         struct node *n = &sim->node[i];
         for (uint8_t j = 0; j < sim->node_count; j++) {

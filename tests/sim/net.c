@@ -210,8 +210,10 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
     struct core_event ev = {.kind = EV_MSG};
     ev.u.msg = &m;
     note_told(sim, e->node, &m);
-    if (m.kind == MSG_CLAIM_RSP && m.env.to == sim->node[e->node].id)
+    if (m.kind == MSG_CLAIM_RSP && m.env.to == sim->node[e->node].id) {
         oracle_consent(sim, e->node, &m);
+        oracle_said_yes(sim, e->node, &m);
+    }
     node_step(sim, e->node, &ev);
     profile_moment(sim, ON_HEARD, m.kind, (uint8_t)e->y, e->node);
     struct node *n = &sim->node[e->node];

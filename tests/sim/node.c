@@ -96,6 +96,18 @@ static void arm(struct sim *sim, uint8_t i, uint64_t deadline)
     sim_at(sim, at, SE_TICK, i, n->gen, 0, 0);
 }
 
+/* A row that changes, of no meaning to the core. */
+static void tell_row(struct sim *sim, uint8_t i)
+{
+    uint8_t value = (uint8_t)(sim->now / SEC);
+    struct core_event e = {.kind = EV_ROW};
+    sim->node[i].load_at = sim->now + 5 * SEC;
+    e.u.row.key = 1;
+    e.u.row.length = 1;
+    e.u.row.value = &value;
+    node_step(sim, i, &e);
+}
+
 void node_tick(struct sim *sim, uint8_t i)
 {
     struct node *n = &sim->node[i];
@@ -108,6 +120,8 @@ void node_tick(struct sim *sim, uint8_t i)
         n->load_at = sim->now + SEC;
         world_load(sim, i);
     }
+    if (sim->o.held && sim->now >= n->load_at && !sim->healed)
+        tell_row(sim, i);
     struct core_event e = {.kind = EV_TICK};
     uint64_t age = n->disk.busy ? sim->now - n->disk.busy_since : 0;
     if (age > SEC || n->told_age) {
@@ -184,6 +198,11 @@ void node_step(struct sim *sim, uint8_t i, struct core_event *e)
     if (!n->alive)
         return;
     e->now_ns = node_clock(sim, n);
+    n->fences_before = n->core->fences;
+    n->down_before = 0;
+    uint8_t from = e->kind == EV_MSG ? peer_slot(n->core, e->u.msg->env.from) : 0;
+    if (from && peer_down(n->core, from)) /* only its sessions may come to light now */
+        n->down_before = (uint8_t)(1u << sim_node_of(sim, e->u.msg->env.from));
     core_step(n->core, e, &out);
     uint32_t gen = n->gen;
     for (uint32_t k = 0; k < out.count && n->alive && n->gen == gen; k++)

@@ -238,6 +238,8 @@ static void force(struct sim *sim, uint32_t index, uint8_t op)
         again(sim, index, 3 * SEC);
         return;
     }
+    if (op == ADMIN_FORCE_FENCE)
+        sim->config.forced[j->target] = sim->node[j->target].disk.meta.epoch;
     for (uint32_t i = 0; i < e.u.admin.count; i++)
         sworn_off(sim, dead[i]);
     sworn_off(sim, op == ADMIN_FORCE_FENCE ? e.u.admin.node : 0);

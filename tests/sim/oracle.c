@@ -35,7 +35,7 @@ bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch)
 }
 
 /* A machine whose clock stood still cannot know: cause D3 covers the moments after. */
-static bool lost_time(const struct sim *sim, uint8_t node)
+bool oracle_lost_time(const struct sim *sim, uint8_t node)
 {
     const struct node *n = &sim->node[node];
     /* shorter ones than the threshold cannot be seen; they end with the lease */
@@ -44,17 +44,22 @@ static bool lost_time(const struct sim *sim, uint8_t node)
            (n->freeze_end && small && sim->now < n->freeze_end + sim->params.lease_ns);
 }
 
-static bool holds_right(struct sim *sim, uint8_t i, const struct core_unit_id *id)
+bool oracle_gate_open(const struct sim *sim, uint8_t i)
 {
     const struct node *n = &sim->node[i];
-    if (!n->alive || n->core->state < CORE_SYNC)
-        return false;
-    const struct unit *u = unit_find(n->core, id);
-    return u && (u->flags & UF_ACTIVE) && u->state == UNIT_LIVE &&
-           unit_believes(n->core, u) && n->gate.epoch == n->core->epoch &&
+    return n->alive && n->core->state >= CORE_SYNC && n->gate.epoch == n->core->epoch &&
            !n->gate.frozen &&
            (n->gate.lease_end_ns == CORE_FOREVER ||
                node_clock(sim, n) + n->gate.dot_margin_ns <= n->gate.lease_end_ns);
+}
+
+static bool holds_right(struct sim *sim, uint8_t i, const struct core_unit_id *id)
+{
+    if (!oracle_gate_open(sim, i))
+        return false;
+    const struct core *core = sim->node[i].core;
+    const struct unit *u = unit_find(core, id);
+    return u && (u->flags & UF_ACTIVE) && u->state == UNIT_LIVE && unit_believes(core, u);
 }
 
 /* ---- 1 and 2, 11: at the gate ---- */
@@ -62,9 +67,12 @@ static bool holds_right(struct sim *sim, uint8_t i, const struct core_unit_id *i
 static void check_single(struct sim *sim, const struct core_unit_id *id)
 {
     int first = -1;
+    const struct god_unit *g = world_unit(sim, id);
     sim->r.invariant_checks[1]++;
+    if (g && g->twice)
+        return; /* two makers of one DSN that never met: two DSNs */
     for (uint8_t i = 0; i < sim->node_count; i++) {
-        if (!holds_right(sim, i, id) || lost_time(sim, i))
+        if (!holds_right(sim, i, id) || oracle_lost_time(sim, i))
             continue;
         if (first >= 0) {
             sim_fail(sim, 1, "n%d and n%u both may deliver " UID "", first, i, UIDV(id));
@@ -131,11 +139,11 @@ static void check_intent(struct sim *sim, struct attempt *a)
 void oracle_gate(struct sim *sim, struct attempt *a)
 {
     struct god_unit *g = &sim->unit[a->unit];
-    a->clock_lost = lost_time(sim, a->node);
+    a->clock_lost = oracle_lost_time(sim, a->node);
     if (oracle_held(sim, g, a))
         g->risk |= g->doubt_at_own[a->node] & a->rcpts & g->delivered;
     sim->r.invariant_checks[2]++;
-    if (!lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
+    if (!oracle_lost_time(sim, a->node) && oracle_fenced(sim, a->node, a->epoch))
         sim_fail(sim, 2, "n%u sends a dot for " UID ", but its session %u is fenced",
             a->node, UIDV(&a->id), a->epoch);
     check_intent(sim, a);
@@ -144,17 +152,32 @@ void oracle_gate(struct sim *sim, struct attempt *a)
 
 /* ---- 3: what 250 promises ---- */
 
+/* It has not asked a node that it could. */
+static bool untried(const struct sim *sim, uint8_t node, const struct god_unit *g)
+{
+    struct core *core = sim->node[node].core;
+    const struct unit *u = unit_find(core, &g->id);
+    return u && place_next(core, u) != 0;
+}
+
 void oracle_250(struct sim *sim, uint8_t node, struct submission *s)
 {
+    const struct core_cfg *c = &sim->node[node].core->cfg;
     sim->r.invariant_checks[3]++;
     for (uint32_t k = s->first_unit; k < s->first_unit + s->unit_count; k++) {
         struct god_unit *g = &sim->unit[k];
         int copies = 0;
-        for (uint8_t i = 0; i < sim->node_count; i++)
-            copies += disk_find(&sim->node[i].disk, &g->id) != NULL;
+        for (uint8_t i = 0; i < sim->node_count; i++) {
+            const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
+            copies += row && row->state != UNIT_ABORTED;
+        }
         g->acked = true;
         g->acked_at = sim->now;
-        if (copies < sim->node[node].core->cfg.min_copies && !sim->rolled_back)
+        if (copies < c->copies && sim->now < s->at + 1900 * MS && !g->is_dsn &&
+            !sim->rolled_back && untried(sim, node, g))
+            sim_fail(sim, 3, "n%u says 250 to " UID " with %d copies and asks no other",
+                node, UIDV(&g->id), copies);
+        if (copies < c->min_copies && !sim->rolled_back)
             sim_fail(sim, 3, "n%u says 250 to " UID " with %d durable copies", node,
                 UIDV(&g->id), copies);
     }
@@ -168,7 +191,7 @@ void oracle_451(struct sim *sim, uint8_t node, struct submission *s)
 {
     for (uint32_t k = s->first_unit; k < s->first_unit + s->unit_count; k++) {
         struct god_unit *g = &sim->unit[k];
-        bool fenced = oracle_fenced(sim, node, g->epoch) && !lost_time(sim, node);
+        bool fenced = oracle_fenced(sim, node, g->epoch) && !oracle_lost_time(sim, node);
         for (uint8_t i = 0; i < sim->node_count; i++) {
             const struct unit_row *row = disk_find(&sim->node[i].disk, &g->id);
             if (i == node || !row || row->state != UNIT_LIVE)
@@ -270,6 +293,8 @@ void oracle_send(struct sim *sim, uint8_t node, const struct core_msg *msg)
     if (sim_node_of(sim, msg->env.from) != node)
         return; /* a relay */
     const char *what = broken_promise(sim, node, msg);
+    if (!what)
+        what = oracle_late_promise(sim, node, msg);
     if (what)
         sim_fail(sim, 4, "n%u sends a %s for what is not durable", node, what);
     if (msg->kind == MSG_INTENT_ACK && msg->u.attempt.answer == ANS_OK)
@@ -344,17 +369,8 @@ void oracle_own(
 
 void oracle_step(struct sim *sim, uint8_t i)
 {
-    struct node *n = &sim->node[i];
     oracle_config_step(sim, i);
-    bool same = n->core->epoch == n->last_epoch && n->gen == n->last_gen;
-    if (n->core->state < CORE_OPENING || same)
-        return;
-    sim->r.invariant_checks[5]++;
-    if (n->core->epoch <= n->last_epoch && !n->old_image && !n->restored)
-        sim_fail(
-            sim, 5, "n%u starts session %u after %u", i, n->core->epoch, n->last_epoch);
-    n->last_epoch = n->core->epoch;
-    n->last_gen = n->gen;
+    oracle_session(sim, i);
 }
 
 /* ---- 9: pairwise visibility ---- */
@@ -413,12 +429,9 @@ void oracle_sweep(struct sim *sim)
         check_single(sim, &sim->unit[k].id);
         check_visibility(sim, &sim->unit[k].id);
     }
-    for (uint8_t i = 0; i < sim->node_count; i++) {
-        const struct core *core = sim->node[i].core;
-        sim->r.invariant_checks[14]++;
-        if (sim->node[i].alive && core->parked_count > core->limits.parked - 16)
-            sim_fail(sim, 14, "n%u has %u parked answers", i, core->parked_count);
-    }
+    for (uint8_t i = 0; i < sim->node_count; i++)
+        if (sim->node[i].alive)
+            oracle_bounds(sim, i);
 }
 
 /* ---- the end ---- */

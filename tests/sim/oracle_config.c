@@ -240,8 +240,10 @@ void oracle_config_crash(struct sim *sim, uint8_t node)
 void oracle_evidence(struct sim *sim, const struct core_fence_row *row)
 {
     uint8_t i = sim_node_of(sim, row->node);
-    if (i < NODES_MAX && row->fenced > sim->config.closed[i])
-        sim->config.closed[i] = row->fenced;
+    if (i >= NODES_MAX || row->fenced <= sim->config.closed[i])
+        return;
+    oracle_closing(sim, i, row->fenced);
+    sim->config.closed[i] = row->fenced;
 }
 
 void oracle_paxos(struct sim *sim, uint8_t node, const struct core_paxos_row *before,

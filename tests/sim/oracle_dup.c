@@ -57,6 +57,8 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
         return 3;
     if ((g->told[n->node] >> rcpt & 1) && g->told_gen[n->node] == n->gen)
         return 0; /* it had been told */
+    if (p->epoch <= sim->config.forced[p->node])
+        return 6; /* what it did without hearing the others nobody can know */
     if (g->risk >> rcpt & 1)
         return sim->node[p->node].gen != p->gen || !sim->node[p->node].alive ? 1 : 2;
     if (sim->config.sworn[p->node])

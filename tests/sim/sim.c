@@ -182,6 +182,7 @@ static void setup(struct sim *sim)
     sim_random(&rng);
     choose_cluster(sim, &rng);
     operator_setup(sim);
+    sim->o.held &= sim->config.shape == WORLD_FIXED && !sim->o.liveness;
     choose_params(sim, &rng);
     sim->rng_net = sim_random(&rng);
     sim->rng_disk = sim_random(&rng);
@@ -273,7 +274,8 @@ static uint64_t settle_bound(const struct sim *sim)
 {
     uint64_t operator_s = sim->config.shape != WORLD_FIXED ? 600 : 0;
     return 3 * sim->params.lease_ns + sim->params.doubt_ns + sim->params.stale_ns +
-           (240 + operator_s) * SEC;
+           (240 + operator_s) * SEC +
+           (sim->held_until ? sim->held_until - sim->heal_at : 0);
 }
 
 static void loop(struct sim *sim)
@@ -290,6 +292,8 @@ static void loop(struct sim *sim)
             oracle_sweep(sim);
         if (sim->healed && sim->now >= check_at) {
             check_at = sim->now + SEC;
+            if (sim->now >= sim->held_until && sim->held_until && !sim->held_checked)
+                oracle_look(sim);
             if (oracle_quiet(sim))
                 break;
             if (sim->now > sim->heal_at + settle_bound(sim)) {

@@ -17,6 +17,7 @@
 #define DISK_UNITS 2048
 #define DISK_QUEUE 4096
 #define RCPTS_MAX 3
+#define DSNS_MAX 512 /* mails above MAILS_MAX */
 #define MS CORE_MS
 #define SEC CORE_SEC
 
@@ -121,6 +122,8 @@ struct sim_options {
     bool paxos_deaf;  /* ... at which it hears nothing for a while */
     bool paxos_crash; /* the seed says at which store of a Paxos row its node dies */
     uint32_t demote_s;
+    bool dsn;  /* failures owe a DSN, which the node submits before it reports them */
+    bool held; /* after the heal destinations answer 4xx for as long as all may take */
 };
 
 struct sim_result {
@@ -179,6 +182,7 @@ struct sim_config {
     uint32_t god_count, set_count;
     uint32_t closed[NODES_MAX]; /* certified: F somewhere */
     bool sworn[NODES_MAX];      /* to be off, by the operator */
+    uint32_t forced[NODES_MAX]; /* sessions that the operator swore to be over */
 };
 
 struct disk_store {
@@ -226,7 +230,10 @@ struct attempt { /* one SMTP transaction of a node */
     uint32_t epoch;
     uint8_t node;
     bool intent_ok, passed, gone;
-    uint8_t listed;      /* bit a node: in the owner's list when the intent was ok */
+    uint8_t listed; /* bit a node: in the owner's list when the intent was ok */
+    bool unbounded; /* passed a gate that no lease closes */
+    bool kernel;    /* the bytes of its dot wait in the kernel */
+    bool dsn_done;
     bool frozen_between; /* the VM froze between gate and dot */
     bool clock_lost;     /* passed the gate by a clock that had stood still */
     uint64_t delivered, failed, deferred;
@@ -258,7 +265,11 @@ struct god_unit {
         uint32_t term;
         uint8_t gave; /* bit a node: it consented, or knows nothing */
         uint64_t work, at;
-    } asked[NODES_MAX]; /* by a claim of the node */
+    } asked[NODES_MAX];                     /* by a claim of the node */
+    bool forgot;                            /* its owner said that all may forget it */
+    bool is_dsn, twice;                     /* a DSN; made by two sessions */
+    uint64_t dsn_rcpts;                     /* failed, and their DSN has its 250 */
+    uint64_t consent[NODES_MAX][NODES_MAX]; /* [claimant][who]: term << 32 | session */
     uint64_t acked_at;
     uint64_t hold_from[NODES_MAX]; /* when the node became owner, local doubt then */
     uint64_t doubt_at_own[NODES_MAX], doubt_attempt[NODES_MAX];
@@ -271,6 +282,7 @@ struct submission {
     uint32_t first_unit, unit_count;
     uint8_t node;
     uint32_t gen;
+    uint64_t at;
     uint8_t reply; /* what the core said: enum accept_reply */
     uint8_t heard; /* what the client got: enum client_reply */
 };
@@ -282,6 +294,8 @@ struct mail {
     uint32_t size;
     bool done; /* client got 250 */
     struct submission sub[12];
+    struct core_unit_id dsn;             /* its unit, if the mail is one */
+    uint32_t attempt;                    /* that made it */
     uint32_t delivered_by[3][RCPTS_MAX]; /* submission + 1 */
 };
 
@@ -305,6 +319,8 @@ struct node {
     uint64_t fence_at;     /* it learned a fence last */
     uint32_t claiming[64]; /* units that it asks for, and has not dropped since */
     uint32_t claiming_count;
+    uint8_t down_before;    /* passed for down before this step: bit a node */
+    uint32_t fences_before; /* fences its core had learned before this step */
     struct core_gate_value gate;
     /* clock */
     uint64_t base_true, base_local;
@@ -374,8 +390,10 @@ struct sim {
     struct core_params params;
     struct core_cfg cfg; /* the first */
     struct sim_config config;
-    struct mail mail[MAILS_MAX];
-    uint32_t mail_count;
+    struct mail mail[MAILS_MAX + DSNS_MAX];
+    uint32_t mail_count, dsn_count;
+    uint64_t held_until;
+    bool held_checked;
     struct god_unit unit[UNITS_MAX];
     uint32_t unit_count;
     uint32_t unit_hash[UNITS_MAX * 2];
@@ -535,5 +553,24 @@ bool oracle_quiet(struct sim *sim);
 void oracle_end(struct sim *sim);
 void oracle_describe(struct sim *sim);
 bool oracle_fenced(const struct sim *sim, uint8_t node, uint32_t epoch);
+bool oracle_lost_time(const struct sim *sim, uint8_t node);
+bool oracle_gate_open(const struct sim *sim, uint8_t node);
+
+/* oracle_strict.c */
+void oracle_session(struct sim *sim, uint8_t node);
+void oracle_mine(struct sim *sim, uint8_t node, const struct unit_row *before,
+    const struct core_op *op);
+void oracle_said_yes(struct sim *sim, uint8_t node, const struct core_msg *m);
+void oracle_closing(struct sim *sim, uint8_t node, uint32_t epoch);
+void oracle_dot(struct sim *sim, const struct attempt *a);
+void oracle_new_row(struct sim *sim, uint8_t node, const struct unit_row *row);
+void oracle_bounced(struct sim *sim, uint8_t node, const struct unit_row *row);
+void oracle_bounds(struct sim *sim, uint8_t node);
+const char *oracle_late_promise(struct sim *sim, uint8_t node, const struct core_msg *m);
+void oracle_look(struct sim *sim);
+
+/* dsn.c */
+bool dsn_owed(struct sim *sim, struct attempt *a, const struct sim_event *e);
+void dsn_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply);
 
 #endif

@@ -28,7 +28,14 @@ void world_register(
 {
     struct mail *m = &sim->mail[handle >> 8];
     struct submission *s = &m->sub[(handle & 0xff) - 1];
-    if (world_unit(sim, &row->id) || sim->unit_count == UNITS_MAX)
+    struct god_unit *old = world_unit(sim, &row->id);
+    if (old) { /* a DSN made again */
+        old->twice |= old->node != node || old->epoch != row->owner_epoch;
+        old->forgot = false;
+        s->first_unit = (uint32_t)(old - sim->unit);
+        s->unit_count = 1;
+    }
+    if (old || sim->unit_count == UNITS_MAX)
         return;
     if (s->unit_count++ == 0)
         s->first_unit = sim->unit_count;
@@ -40,6 +47,7 @@ void world_register(
     g->rcpts = row->rcpt_count;
     g->node = node;
     g->epoch = row->owner_epoch;
+    g->is_dsn = row->flags & UNIT_IS_DSN;
     uint32_t h = slot_of(&row->id);
     while (sim->unit_hash[h])
         h = (h + 1) % (UNITS_MAX * 2);
@@ -126,6 +134,7 @@ static void client_try(struct sim *sim, uint32_t index, uint32_t try)
     memset(s, 0, sizeof(*s));
     s->node = node;
     s->gen = sim->node[node].gen;
+    s->at = sim->now;
     m->tries++;
     struct core_event e = {.kind = EV_ACCEPT};
     e.u.accept.handle = (uint64_t)index << 8 | m->tries;
@@ -150,6 +159,10 @@ void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
     struct mail *m = &sim->mail[handle >> 8];
     struct submission *s = &m->sub[(handle & 0xff) - 1];
     (void)id;
+    if (handle >> 8 >= MAILS_MAX) {
+        dsn_reply(sim, node, handle, reply);
+        return;
+    }
     if (s->reply)
         sim_fail(sim, 3, "two replies to one submission at n%u", node);
     s->reply = reply;
@@ -330,7 +343,11 @@ static void tell(struct sim *sim, struct attempt *a, uint8_t kind)
     const struct unit *u = unit_find(n->core, &a->id);
     if (u && unit_believes(n->core, u) && u->state == UNIT_LIVE)
         schedule(sim, a->node, &a->id,
-            sim->now + (a->reply_lost ? 20 : 2) * SEC +
+            sim->now +
+                (a->reply_lost                   ? 20
+                    : sim->now < sim->held_until ? 40
+                                                 : 2) *
+                    SEC +
                 sim_below(&sim->rng_world, 5 * SEC));
 }
 
@@ -364,11 +381,13 @@ static void run_gate(struct sim *sim, const struct sim_event *e)
     if (gate_open(sim, a)) {
         a->passed = true;
         a->gate_at = sim->now;
+        a->unbounded = n->gate.lease_end_ns == CORE_FOREVER;
         oracle_gate(sim, a);
         uint64_t wait = sim_below(&sim->rng_world, 50 * MS);
         if (sim_below(&sim->rng_world, 10) == 0) /* a slow write, within D_dot */
             wait = sim_below(&sim->rng_world, sim->params.dot_margin_ns * 8 / 10);
-        if (sim_below(&sim->rng_world, 100) == 0) /* the kernel keeps the bytes */
+        a->kernel = sim_below(&sim->rng_world, 100) == 0;
+        if (a->kernel) /* it keeps the bytes */
             wait = sim_below(&sim->rng_world, sim->params.doubt_ns / 2);
         sim_at(sim, sim->now + wait, SE_DOT, e->node, e->gen, e->x, 0);
         return;
@@ -393,7 +412,9 @@ static void run_dot(struct sim *sim, const struct sim_event *e)
     }
     a->dot_at = sim->now;
     profile_moment(sim, ON_DOT, 0, e->node, e->node);
+    oracle_dot(sim, a);
     bool defer_all = sim->now < sim->o.defer_until_s * SEC ||
+                     (sim->healed && sim->now < sim->held_until) ||
                      (!sim->healed && sim_chance(&sim->rng_world, sim->defer_ppm));
     for (int r = 0; r < g->rcpts; r++) {
         if (!(a->rcpts >> r & 1))
@@ -429,6 +450,8 @@ static void run_reply(struct sim *sim, const struct sim_event *e)
         sim_at(sim, n->paused_until + 5 * MS, SE_REPLY, e->node, e->gen, e->x, 0);
         return;
     }
+    if (dsn_owed(sim, a, e))
+        return;
     a->gone = true;
     tell(sim, a, EV_OUTCOME);
 }
