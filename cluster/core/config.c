@@ -53,6 +53,15 @@ static bool static_ends(const struct core *core)
                !(x->change.roles & ROLE_VOTER));
 }
 
+/* Frames with an older tag may come from who still lives by static mode. */
+uint64_t config_static_until(const struct core *core)
+{
+    const struct core_paxos_row *x = &core->paxos;
+    bool ends = core->cfg.mode == MODE_STATIC && x->ver == core->cfg.ver + 1 &&
+                x->accepted && x->change.op == CFG_MODE;
+    return ends ? x->ver : core->cfg.mode_ver;
+}
+
 bool config_static(const struct core *core)
 {
     return core->cfg.mode == MODE_STATIC && is_voter(core, core->self) &&

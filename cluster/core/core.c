@@ -380,8 +380,9 @@ static void receive(struct core *core, const struct core_msg *m)
     if (m->env.echo_epoch != core->epoch)
         return; /* meant for another session of ours */
     /* Rule G: a session of static mode never asked for a lease, so none bounds its
-     * rights; it is not known, and cannot be fenced, before it lives by the new mode. */
-    if (m->env.cfg_ver < core->cfg.mode_ver && !MUT(core, MUT_FENCE_NEW))
+     * rights; it is not known, and cannot be fenced, before it lives by the new mode. The
+     * end may be decided as soon as we have accepted it. */
+    if (m->env.cfg_ver < config_static_until(core) && !MUT(core, MUT_FENCE_NEW))
         return;
     peer_learn(core, slot, m->env.from_epoch - 1, m->env.from_epoch);
     if (core->state >= CORE_SYNC)

@@ -271,6 +271,7 @@ void config_install(
 /* This voter may answer what was asked of the voters of version `asked`. */
 bool config_serves(const struct core *core, uint64_t asked);
 bool config_static(const struct core *core); /* may deliver without a lease */
+uint64_t config_static_until(const struct core *core);
 uint64_t config_spacing(const struct core *core);
 /* config_seal.c */
 void seal_begin(struct core *core);
