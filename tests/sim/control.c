@@ -14,7 +14,7 @@ static const struct control table[MUT_COUNT] = {
     CONTROL(MAJORITY_OF_ALIVE, "", "a quorum is of all voters, not of those heard"),
     CONTROL(FENCE_EARLY, "", "no fence while the own promise runs"),
     CONTROL(GRANT_FENCED, "", "no grant to a fenced session"),
-    CONTROL(NO_SYNC, "", "C6: no re-own before SYNC"),
+    CONTROL(NO_SYNC, "returning", "C6: no re-own before SYNC"),
     CONTROL(NO_TABLE, "", "a session opens with the session table"),
     CONTROL(LEARN_MINE, "late", "ownership is never learned"),
     CONTROL(REOWN_ANY, "heirs", "C6: a left-over consent needs a claim"),

@@ -426,7 +426,11 @@ static uint8_t mutant_of(int argc, char **argv)
 static int profiles(struct job j)
 {
     int failed = 0;
+    size_t count = 0;
     const struct profile *p;
+    while (profile_at(count))
+        count++;
+    j.seconds /= (double)count;
     for (size_t i = 0; (p = profile_at(i)) != NULL; i++) {
         struct totals t = {0};
         double start = wall();
@@ -464,6 +468,14 @@ int main(int argc, char **argv)
         return 2;
     }
     struct sim_options o = options_of(j.profile, seed, j.mutant);
+    if (number(argc, argv, "--fresh", 0)) {
+        struct timespec day;
+        clock_gettime(CLOCK_REALTIME, &day);
+        j.from = (uint64_t)day.tv_sec * 1000;
+        printf("fresh seeds from %llu\n", (unsigned long long)j.from);
+    }
+    if (j.seconds > 0)
+        j.count = UINT64_MAX / 2;
     if (strcmp(verb, "replay") == 0)
         return replay(&o);
     if (strcmp(verb, "shrink") == 0)
@@ -488,16 +500,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(verb, "scenarios") == 0)
         return scenarios(argc > 2 ? argv[2] : NULL);
-    if (number(argc, argv, "--fresh", 0)) {
-        struct timespec day;
-        clock_gettime(CLOCK_REALTIME, &day);
-        j.from = (uint64_t)day.tv_sec * 1000;
-        printf("fresh seeds from %llu\n", (unsigned long long)j.from);
-    }
     struct totals t = {0};
     double start = wall();
-    if (j.seconds > 0)
-        j.count = UINT64_MAX / 2;
     run_jobs(&t, &j, j.jobs);
     report(&t, wall() - start);
     return t.failed != 0;
