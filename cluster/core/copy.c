@@ -150,6 +150,9 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
         }
         if (unit_merge(core, u, &a->row))
             unit_store(core, u, 0);
+        /* refused there, and nobody has mail to deliver: its tombstone may go */
+        if ((u->flags & UF_DAMAGED) && a->row.state == UNIT_ABORTED)
+            unit_mark(core, u, i, LIST_RELEASING);
         unit_review(core, u);
         return;
     }
