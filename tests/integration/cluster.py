@@ -31,14 +31,20 @@ listeners:
 """
 
 
+given_ports = set()  # a node binds its own only when it starts
+
+
 def free_port_pair(host):
     """A port that is free together with the next one: control and bodies."""
     for _ in range(200):
         port = random.randrange(20000, 32000, 2)
+        if port in given_ports:
+            continue
         try:
             with socket.socket() as a, socket.socket() as b:
                 a.bind((host, port))
                 b.bind((host, port + 1))
+                given_ports.add(port)
                 return port
         except OSError:
             continue
