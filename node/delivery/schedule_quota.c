@@ -26,16 +26,40 @@ static uint32_t connections_max(const struct schedule *s)
     return s->settings->limits.destination_connections;
 }
 
+/* Politely: a connection ends after the message in hand. Idle ones first. */
+static void shrink(struct destination *d)
+{
+    struct session_slot *slot;
+    unsigned over = 0, most = d->quota.share[QUOTA_CONNECTIONS];
+    TAILQ_FOREACH (slot, &d->sessions, link)
+        over += !slot->quitting;
+    over = over > most ? over - most : 0;
+    for (int busy = 0; busy <= 1 && over > 0; busy++)
+        TAILQ_FOREACH (slot, &d->sessions, link) {
+            if (over == 0)
+                break;
+            if (slot->quitting || (!busy && !slot->idle))
+                continue;
+            destination_quit_slot(slot);
+            over--;
+        }
+}
+
 static void set_floor(struct schedule *s, const uint32_t floor[QUOTA_KINDS])
 {
     memcpy(s->terms.floor, floor, sizeof(s->terms.floor));
     for (unsigned i = 0; i < TABLE_BUCKETS; i++) {
         struct destination *d;
         LIST_FOREACH (d, &s->destinations[i], bucket) {
-            uint32_t have[QUOTA_KINDS] = {
-                d->session_count, d->quota.under_way + d->quota.count};
+            uint32_t have[QUOTA_KINDS] = {0, 0};
+            if (rights_shares_limits(s->env->rights)) { /* until the cluster answers */
+                have[QUOTA_CONNECTIONS] = d->session_count;
+                have[QUOTA_MESSAGES] = d->quota.under_way + d->quota.count;
+            }
             quota_floor(&d->quota, &s->terms, have);
-            destination_dispatch(s, d);
+            shrink(d);
+            if (!destination_is_down(d))
+                destination_dispatch(s, d);
         }
     }
 }
@@ -81,25 +105,6 @@ static void post(struct schedule *s, struct quota_note *from,
     *n = *from;
     n->schedule = s;
     mailbox_post(loop_mailbox(s->loop), &n->mail, arrived);
-}
-
-/* Politely: a connection ends after the message in hand. Idle ones first. */
-static void shrink(struct destination *d)
-{
-    struct session_slot *slot;
-    unsigned over = 0, most = d->quota.share[QUOTA_CONNECTIONS];
-    TAILQ_FOREACH (slot, &d->sessions, link)
-        over += !slot->quitting;
-    over = over > most ? over - most : 0;
-    for (int busy = 0; busy <= 1 && over > 0; busy++)
-        TAILQ_FOREACH (slot, &d->sessions, link) {
-            if (over == 0)
-                break;
-            if (slot->quitting || (!busy && !slot->idle))
-                continue;
-            destination_quit_slot(slot);
-            over--;
-        }
 }
 
 static void share_arrived(struct mail *mail, void *owner)
@@ -168,6 +173,8 @@ void destination_look(struct schedule *s, struct destination *d, bool lower)
     struct quota_need need;
     uint32_t have[QUOTA_KINDS] = {d->session_count, 0};
     uint32_t want[QUOTA_KINDS] = {wanted_connections(s, d), 0};
+    if (!rights_shares_limits(s->env->rights))
+        return;
     if (s->terms.period_ns) {
         uint32_t used = d->quota.under_way + d->quota.count;
         uint64_t all = (uint64_t)used + d->ready_count;

@@ -51,9 +51,9 @@ static void reload_arrived(struct mail *mail, void *owner)
     settings_unref(s->settings);
     s->settings = note->settings;
     s->generation++;
-    schedule_quota_reload(s);
     s->match_needs_message = schedule_rules_need_message(s->settings);
     rematch_groups(s);
+    schedule_quota_reload(s);
     free(note);
 }
 

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from cluster import Cluster
-from harness import wait_until
+from harness import Baton, wait_until
 from sink import Sink
 
 CONNECTIONS, RATE = 6, 80
@@ -83,6 +83,25 @@ def form_quickly(c):
 def within(sink):
     assert sink.most <= CONNECTIONS, (sink.most, sink.most_by)
     assert sink.most_in_a_second() <= RATE, sink.most_in_a_second()
+
+
+def test_a_node_alone_and_a_reload():
+    """All of the rate; a lower one holds from the reload on, whatever was sent before it."""
+    with Counter() as sink, Baton(sink_port=sink.port, extra="limits: {destination_rate: 20/1s}\n") as b:
+        b.name = "alone"
+        for t in submit(b, 40):
+            t.join()
+        sink.wait(40)
+        assert 20 >= sink.most_in_a_second() >= 15
+        b.write_settings(b.settings.replace("20/1s", "4/1s"))
+        b.ctl("reload")
+        wait_until(lambda: b.ctl_json("why", "b@dest.test")[0]["destination"]["rate_share"] == 4, what="the new rate")
+        at = time.time()
+        for t in submit(b, 10):
+            t.join()
+        sink.wait(50)
+        late = sorted(m.at for m in sink.messages if m.at > at)
+        assert len(late) == 10 and max(sum(1 for t in late[i:] if t < late[i] + 1) for i in range(10)) <= 4
 
 
 # The build has time for two nodes; tests/soak/cluster runs three.
