@@ -26,7 +26,9 @@ static bool queue_full(struct node *n, char *text, size_t size)
     if (store_admit(n->store, ORDINARY_BYTES) == ERR_OK)
         return false;
     store_stats(n->store, &s);
-    snprintf(text, size, "the queue uses %llu of %llu MB: new mail is refused with 452",
+    snprintf(text, size,
+        "%s (the queue uses %llu of %llu MB): new mail is refused with 452",
+        s.disk_full ? "the disk is full" : "the queue is full",
         (unsigned long long)(s.used_bytes >> 20),
         (unsigned long long)(s.quota_bytes >> 20));
     return true;

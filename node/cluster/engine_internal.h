@@ -122,6 +122,7 @@ struct engine {
     struct core_gate_value gate;
     bool told_lease;
     uint64_t told_age_ns;
+    struct mono slow_since, slow_seen; /* the disk: see engine_store_health */
     bool told_full;
 
     /* store: operations under way, oldest first */

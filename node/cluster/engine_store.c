@@ -353,9 +353,31 @@ void engine_store_command(struct engine *e, const struct core_command *c)
 
 /* --- the disk's health --- */
 
-void engine_store_health(struct engine *e)
+/* A disk that is slow again and again answers before the core's patience ends, each time,
+ * and its node's mail would crawl: after SLOW_LONG_MS of that the core hears that it has
+ * stalled, and gives the mail away. */
+#define SLOW_MS 3000
+#define SLOW_GAP_MS 15000
+#define SLOW_LONG_MS 30000
+
+static int64_t health_age_ms(struct engine *e)
 {
     int64_t ms = store_commit_age_ms(e->deps.store);
+    struct mono now = mono_now();
+    bool goes_on = e->slow_seen.ns && mono_diff_ms(now, e->slow_seen) < SLOW_GAP_MS;
+    if (ms > SLOW_MS) {
+        if (!goes_on)
+            e->slow_since = mono_add_ms(now, -ms);
+        e->slow_seen = now;
+        goes_on = true;
+    }
+    bool stalled = goes_on && mono_diff_ms(e->slow_seen, e->slow_since) > SLOW_LONG_MS;
+    return stalled && ms <= SLOW_LONG_MS ? SLOW_LONG_MS + 1 : ms;
+}
+
+void engine_store_health(struct engine *e)
+{
+    int64_t ms = health_age_ms(e);
     uint64_t age = ms > 1000 ? (uint64_t)ms * CORE_MS : 0;
     /* Of copies: the intake asks for itself, and stops earlier. */
     bool full = store_admit_copy(e->deps.store, 0) != ERR_OK;
