@@ -190,6 +190,19 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
     }
 }
 
+/* Who is down for this node. A frame brings sessions to light, its sender's and, in the
+ * rows of a lease, others'. */
+static uint8_t down_for(const struct sim *sim, const struct node *n)
+{
+    uint8_t mask = 0;
+    for (uint8_t i = 1; i <= n->core->peer_count; i++) {
+        uint8_t node =
+            peer_down(n->core, i) ? sim_node_of(sim, n->core->peer[i].node) : NODES_MAX;
+        mask = (uint8_t)(mask | (node < NODES_MAX ? 1u << node : 0));
+    }
+    return mask;
+}
+
 void node_step(struct sim *sim, uint8_t i, struct core_event *e)
 {
     static struct core_command ring[CORE_COMMANDS_MIN];
@@ -199,10 +212,7 @@ void node_step(struct sim *sim, uint8_t i, struct core_event *e)
         return;
     e->now_ns = node_clock(sim, n);
     n->fences_before = n->core->fences;
-    n->down_before = 0;
-    uint8_t from = e->kind == EV_MSG ? peer_slot(n->core, e->u.msg->env.from) : 0;
-    if (from && peer_down(n->core, from)) /* only its sessions may come to light now */
-        n->down_before = (uint8_t)(1u << sim_node_of(sim, e->u.msg->env.from));
+    n->down_before = down_for(sim, n);
     core_step(n->core, e, &out);
     uint32_t gen = n->gen;
     for (uint32_t k = 0; k < out.count && n->alive && n->gen == gen; k++)
