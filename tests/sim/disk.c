@@ -154,6 +154,8 @@ static void apply(struct sim *sim, uint8_t node, const struct disk_store *s)
             break;
         case OP_UNIT:
             put_unit(sim, node, &op->u.unit, op->accept_handle || op->copy_from);
+            if (op->accept_handle)
+                faults_step(sim, KILL_DURABLE, node);
             break;
         case OP_UNIT_QUARANTINE:
             if (d->aside_count < ASIDE_MAX)

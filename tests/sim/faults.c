@@ -326,6 +326,20 @@ void faults_apply(struct sim *sim, uint32_t index)
     apply_node(sim, f);
 }
 
+/* The owner of what happens now dies at once; the seed says at which step. */
+void faults_step(struct sim *sim, enum kill_step step, uint8_t node)
+{
+    const struct sim_options *o = &sim->o;
+    if (!o->kill_count || sim->killed_one || sim->healed || sim->now < 12 * SEC ||
+        step != o->kill_first + o->seed % o->kill_count || node >= NODES_MAX)
+        return;
+    sim->killed_one = true;
+    sim->r.killed |= 1u << step;
+    TRACE(sim, "KILL n%u at step %u", node, step);
+    sim_at(sim, sim->now, SE_CRASH, node, sim->node[node].gen, 0, 0);
+    sim_at(sim, sim->now + 40 * SEC, SE_START, node, 0, 0, 0);
+}
+
 /* ---- the heal ---- */
 
 /* Liveness mode: what stays broken must not keep the rest from going on. */

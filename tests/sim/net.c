@@ -215,6 +215,18 @@ void net_deliver(struct sim *sim, const struct sim_event *e)
         oracle_said_yes(sim, e->node, &m);
     }
     node_step(sim, e->node, &ev);
+    static const uint8_t steps[MSG_KIND_COUNT] = {[MSG_COPY] = KILL_COPY + 1,
+        [MSG_INTENT] = KILL_INTENT + 1,
+        [MSG_OUTCOME] = KILL_OUTCOME + 1,
+        [MSG_DONE] = KILL_DONE + 1};
+    if (steps[m.kind] && (m.kind != MSG_COPY || m.u.unit.mail))
+        faults_step(sim, steps[m.kind] - 1u, sim_node_of(sim, m.env.from));
+    if (m.kind == MSG_COPY_ACK)
+        faults_step(sim, KILL_ACK, e->node);
+    if (m.kind == MSG_CLAIM_RSP && m.u.unit.answer == ANS_OK) {
+        faults_step(sim, KILL_GAVE, sim_node_of(sim, m.env.from));
+        faults_step(sim, KILL_TOOK, e->node);
+    }
     profile_moment(sim, ON_HEARD, m.kind, (uint8_t)e->y, e->node);
     struct node *n = &sim->node[e->node];
     const struct node *v = &sim->node[e->y];

@@ -144,6 +144,8 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
         if (c->u.store.op[0].kind == OP_UNIT && c->u.store.op[0].accept_handle)
             world_register(
                 sim, i, c->u.store.op[0].accept_handle, &c->u.store.op[0].u.unit);
+        if (c->u.store.op[0].kind == OP_UNIT && c->u.store.op[0].accept_handle)
+            faults_step(sim, KILL_STORE, i);
         for (int k = 0; k < c->u.store.op_count; k++)
             if (c->u.store.op[k].kind == OP_UNIT) {
                 oracle_claimed(sim, i, &c->u.store.op[k].u.unit);
@@ -164,9 +166,12 @@ static void carry_out(struct sim *sim, uint8_t i, const struct core_command *c)
         break;
     case CMD_ATTEMPT:
         world_attempt(sim, i, c);
+        if (c->u.unit.rcpts)
+            faults_step(sim, KILL_ATTEMPT, i);
         break;
     case CMD_INTENT_OK:
         world_intent_ok(sim, i, c);
+        faults_step(sim, KILL_INTENT_OK, i);
         break;
     case CMD_CANCEL:
         world_cancel(sim, i, c);

@@ -314,6 +314,7 @@ static void come_back(struct sim *sim, uint32_t index)
     if (n->permanent_dead && !sworn && !member(sim, target) &&
         sim->config.joined[target]) {
         n->permanent_dead = false;
+        sim->r.returned++;
         node_start(sim, target);
     }
     finish(sim, index);
@@ -462,6 +463,7 @@ void operator_paxos(struct sim *sim, uint8_t i)
             if (j != i)
                 sim->link[j][i].cut_until = sim->now + 40 * SEC;
     if (sim->o.paxos_crash && sim->config.paxos_stores++ == sim->o.seed % 12) {
+        sim->r.paxos_kills |= 1u << sim->o.seed % 12;
         uint64_t at = sim->now + sim_below(rng(sim), 2 * sim->disk_max);
         sim_at(sim, at, SE_CRASH, i, sim->node[i].gen, 0, 0);
         sim_at(sim, at + 3 * SEC, SE_START, i, 0, 0, 0);

@@ -114,6 +114,18 @@ static void new_set(struct sim *sim, const struct core_cfg *c)
     s->reads = seal_needed(c);
 }
 
+/* Somebody collects votes for a fence just now. */
+static bool fence_asked(const struct sim *sim)
+{
+    for (uint8_t i = 0; i < sim->node_count; i++) {
+        const struct core *core = sim->node[i].core;
+        for (uint8_t p = 1; sim->node[i].alive && p <= core->peer_count; p++)
+            if (core->peer[p].fence_ok_epoch > core->peer[p].fenced)
+                return true;
+    }
+    return false;
+}
+
 /* Node i has version c in force. */
 void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c)
 {
@@ -141,6 +153,7 @@ void oracle_cfg(struct sim *sim, uint8_t i, const struct core_cfg *c)
             (unsigned long long)c->ver);
     k->god[k->god_count++] = (struct god_cfg){c->ver, h, mask, c->mode};
     sim->r.cfg_steps++;
+    sim->r.steps_in_round += fence_asked(sim);
     sim->r.cfg_modes |= 1u << c->mode;
     sim->r.voters_max =
         bits(mask) > sim->r.voters_max ? (uint8_t)bits(mask) : sim->r.voters_max;
@@ -189,6 +202,7 @@ static void now_active(struct sim *sim, uint8_t i, struct god_set *s)
     s->active = (uint8_t)(s->active | 1u << i);
     sim->r.invariant_checks[7]++;
     for (uint8_t n = 0; n < sim->node_count && s->reads; n++) {
+        sim->r.fences_carried += s->closed[n] != 0;
         uint8_t slot = peer_slot(core, sim->node[n].id);
         if (s->closed[n] && (slot == 0 || core->peer[slot].sess.fenced < s->closed[n]))
             sim_fail(sim, 7,
@@ -214,6 +228,9 @@ void oracle_config_step(struct sim *sim, uint8_t i)
 {
     const struct core *core = sim->node[i].core;
     lease_gap(sim, &sim->node[i]);
+    if (sim->config.closed[i] >= NODE_CLOSED && core->state >= CORE_SYNC &&
+        core->state != CORE_RESIGNED && session_lease(core, 0))
+        sim_fail(sim, 2, "n%u left the cluster and has a lease", i);
     if (!core->voter_active || core->cfg.mode != MODE_QUORUM ||
         !is_voter(core, core->self) || core->state <= CORE_IDLE)
         return; /* a voter serves before its own session is open */

@@ -137,8 +137,13 @@ void oracle_delivered(struct sim *sim, struct attempt *a, struct god_unit *g, in
     sim->r.invariant_checks[16]++;
     sim->r.delivered++;
     TRACE(sim, "n%u DELIVERS " UID " rcpt %d", a->node, UIDV(&g->id), r);
-    if (g->delivered >> r & 1)
+    if (g->delivered >> r & 1) {
+        const struct attempt *p = &sim->attempt[g->delivered_by[r] - 1];
+        sim->r.redelivered += p->node != a->node &&
+                              p->dot_at < sim->node[a->node].started_at &&
+                              g->acked_at < sim->node[a->node].crashed_at;
         same_unit(sim, a, g, r);
+    }
     g->delivered |= UINT64_C(1) << r;
     g->delivered_by[r] = (uint64_t)(a - sim->attempt) + 1;
     same_mail(sim, g, r);

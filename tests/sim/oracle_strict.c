@@ -243,7 +243,7 @@ static const char *unit_wrong(struct sim *sim, struct god_unit *g, int *invarian
         if (disk_aside(&n->disk, &g->id))
             return NULL;
         stores += m && (m->roles & ROLE_STORE) && !(m->roles & ROLE_DRAINING);
-        copies += row && row->state == UNIT_LIVE && n->alive &&
+        copies += m && row && row->state == UNIT_LIVE && n->alive &&
                   disk_mail(&n->disk, &g->id) == MAIL_GOOD;
         owners += u && (u->flags & UF_ACTIVE) && unit_believes(n->core, u) &&
                   session_lease(n->core, 0);
@@ -321,7 +321,8 @@ void oracle_look(struct sim *sim)
     for (uint8_t a = 0; a < sim->node_count; a++)
         for (uint8_t b = 0; b < sim->node_count; b++) {
             const struct node *x = &sim->node[a], *y = &sim->node[b];
-            if (a == b || !x->alive || !y->alive)
+            if (a == b || !x->alive || !y->alive || !cfg_find(sim_newest(sim), x->id) ||
+                !cfg_find(sim_newest(sim), y->id))
                 continue;
             sim->r.invariant_checks[20]++;
             const char *what = pair_wrong(x->core, y->core);

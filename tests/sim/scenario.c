@@ -23,7 +23,7 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static uint64_t p99(const struct seen *seen)
+uint64_t seen_p99(const struct seen *seen)
 {
     static uint64_t v[SEEDS * 64];
     if (seen->takeovers == 0)
@@ -42,14 +42,14 @@ static const char *accept_kill(const struct seen *s)
 
 static const char *owner_killed(const struct seen *s)
 {
-    NEED(s->takeovers > 0 && p99(s) <= 21 * SEC);
+    NEED(s->takeovers > 0 && seen_p99(s) <= 21 * SEC);
     NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
 
 static const char *owner_killed_short(const struct seen *s)
 {
-    NEED(s->takeovers > 0 && p99(s) <= 9 * SEC);
+    NEED(s->takeovers > 0 && seen_p99(s) <= 9 * SEC);
     NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
@@ -70,13 +70,14 @@ static const char *two_killed(const struct seen *s)
 
 static const char *all_killed(const struct seen *s)
 {
-    NEED(ST(REOWN) > 0);
+    NEED(ST(REOWN) > 0 && ST(WAIT) > 0);
     NEED(seen_others(s, D(1) | D(4) | D(5)) == 0);
     return NULL;
 }
 
 static const char *short_split(const struct seen *s)
 {
+    NEED(ST(CLAIM_FINISH) == 0 && ST(FENCED_SELF) == 0);
     NEED(seen_others(s, D(4)) == 0);
     return NULL;
 }
@@ -123,6 +124,13 @@ static const char *stopped(const struct seen *s)
     return NULL;
 }
 
+static const char *frozen_shortly(const struct seen *s)
+{
+    NEED(ST(FREEZE) > 0);
+    NEED(seen_others(s, D(3) | D(4)) == 0);
+    return NULL;
+}
+
 static const char *frozen(const struct seen *s)
 {
     NEED(ST(FREEZE) > 0);
@@ -160,7 +168,7 @@ static const char *disk_full(const struct seen *s)
 
 static const char *away(const struct seen *s)
 {
-    NEED(ST(CLAIM_FINISH) > 0);
+    NEED(ST(CLAIM_FINISH) > 0 && s->sum.redelivered == 0);
     NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
@@ -198,7 +206,7 @@ static const char *old_image(const struct seen *s)
 static const char *relayed(const struct seen *s)
 {
     NEED(ST(RELAY) > 0 && ST(CLAIM_FINISH) > 0);
-    NEED(s->takeovers > 0 && p99(s) <= 30 * SEC);
+    NEED(s->takeovers > 0 && seen_p99(s) <= 30 * SEC);
     NEED(seen_others(s, D(1) | D(4)) == 0);
     return NULL;
 }
@@ -225,29 +233,6 @@ static const char *rotten(const struct seen *s)
     return NULL;
 }
 
-static const char *only_copy(const struct seen *s)
-{
-    NEED(ST(PUT_ASIDE) > 0);
-    NEED(seen_others(s, D(4)) == 0);
-    return NULL;
-}
-
-static const char *too_old(const struct seen *s)
-{
-    NEED(ST(TOMB_EXPIRED) > 0 && ST(PUT_ASIDE) > 0);
-    NEED(seen_others(s, D(1) | D(4)) == 0);
-    return NULL;
-}
-
-static const char *slow_bulk(const struct seen *s)
-{
-    NEED(ST(NO_CREDIT) > 0 && s->sum.accepted > 0 && s->sum.refused > 0);
-    NEED(ST(CLAIM_FINISH) == 0 && ST(FENCED_SELF) == 0 && ST(RESIGN) == 0);
-    NEED(s->sum.bulk_most <= CORE_CREDIT_MAX + 25000000);
-    NEED(seen_others(s, D(4)) == 0);
-    return NULL;
-}
-
 static const char *clean(const struct seen *s)
 {
     NEED(seen_others(s, D(4)) == 0);
@@ -267,17 +252,30 @@ static const struct scenario table[] = {
     {"1-kill-owner-accepting", {THREE, .mails = 250},
         {{10 * S, FAULT_CRASH, 0, 0, 0, 5 * S}, {30 * S, FAULT_CRASH, 0, 0, 0, 5 * S}},
         2 * S, accept_kill},
+    {"1-kill-owner-at-each-step",
+        {THREE, .mails = 250, .defer_until_s = 59, .kill_first = KILL_STORE,
+            .kill_count = KILL_ACCEPT_STEPS, .held = true},
+        {{0}}, 1, seen_accept_steps},
+    {"2-kill-owner-at-each-step",
+        {THREE, .mails = 250, .kill_first = KILL_ATTEMPT,
+            .kill_count = KILL_GAVE - KILL_ATTEMPT},
+        {{0}}, 1, seen_deliver_steps},
+    {"2-kill-owner-that-bounces",
+        {THREE, .mails = 250, .kill_first = KILL_ATTEMPT,
+            .kill_count = KILL_GAVE - KILL_ATTEMPT, .dsn = true},
+        {{25 * S, FAULT_CRASH, 1, 0, 0, 20 * S}}, 10 * S, seen_bounces},
     {"2-kill-owner-delivering", {THREE, .defer_until_s = 14},
         {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, owner_killed},
     {"2-kill-owner-lease-5",
         {BASE, .nodes = 3, .voters = 3, .copies = 2, .min_copies = 2, .lease_s = 5,
             .defer_until_s = 14},
         {{15 * S, FAULT_CRASH, 0, 0, 0, 40 * S}}, 3 * S, owner_killed_short},
-    {"3-kill-holder", {THREE, .nodes = 4, .defer_until_s = 50},
+    {"3-kill-holder", {THREE, .nodes = 4, .defer_until_s = 50, .held = true},
         {{10 * S, FAULT_CRASH, 1, 0, 0, 45 * S}}, 2 * S, holder_killed},
-    {"4-kill-owner-and-holder", {FIVE, .nodes = 4, .voters = 3, .defer_until_s = 20},
+    {"4-kill-owner-and-holder",
+        {FIVE, .nodes = 4, .voters = 3, .defer_until_s = 20, .held = true},
         {{20 * S, FAULT_SPLIT_CRASH, 0, 1, 0, 60 * S}}, 2 * S, two_killed},
-    {"5-kill-all", {THREE, .defer_until_s = 20},
+    {"5-kill-all", {THREE, .defer_until_s = 20, .held = true},
         {{20 * S, FAULT_CRASH_ALL, 0, 0, 0, 20 * S}}, 2 * S, all_killed},
     {"6-split-owner-10s", {THREE}, {{20 * S, FAULT_ISOLATE, 0, 0, 0, 10 * S}}, 2 * S,
         short_split},
@@ -300,6 +298,8 @@ static const struct scenario table[] = {
         {{20 * S, FAULT_STALL, 0, 1, 0, 20 * S}, {20 * S, FAULT_STALL, 0, 2, 0, 20 * S},
             {26 * S, FAULT_CRASH, 0, 0, 0, 90 * S}},
         S, late_grants},
+    {"7-owner-to-holder", {THREE, .nodes = 4, .mails = 120, .fault_phase = 90 * S},
+        {{20 * S, FAULT_CUT, 0, 1, 0, 50 * S}}, 2 * S, seen_cut_holder},
     {"8-partial-partition",
         {FIVE, .lease_s = 15, .fault_phase = 90 * S, .defer_until_s = 24},
         {{12 * S, FAULT_CUT_BOTH, 1, 2, 0, 70 * S},
@@ -317,8 +317,10 @@ static const struct scenario table[] = {
         {{20 * S, FAULT_PAUSE, 0, 0, 0, 20 * S}}, 2 * S, stopped},
     {"11-stop-120s", {THREE, .fault_phase = 180 * S, .defer_until_s = 19},
         {{20 * S, FAULT_PAUSE, 0, 0, 0, 120 * S}}, 2 * S, stopped},
-    {"12-freeze-5s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 5 * S}}, 2 * S, frozen},
-    {"12-freeze-20s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 20 * S}}, 2 * S, frozen},
+    {"12-freeze-5s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 5 * S}}, 2 * S,
+        frozen_shortly},
+    {"12-freeze-20s", {THREE}, {{20 * S, FAULT_FREEZE, 0, 0, 0, 20 * S}}, 2 * S,
+        frozen_shortly},
     {"12-freeze-120s", {THREE, .fault_phase = 180 * S},
         {{20 * S, FAULT_FREEZE, 0, 0, 0, 120 * S}}, 2 * S, frozen},
     {"13-clock-rates", {THREE, .rate_ppm = 9900},
@@ -329,12 +331,19 @@ static const struct scenario table[] = {
         2 * S, voters_restart},
     {"15-fsync-stall", {THREE, .fault_phase = 120 * S, .defer_until_s = 20},
         {{20 * S, FAULT_SLOW_DISK, 0, 0, 0, 60 * S}}, 2 * S, disk_stalled},
+    {"15-fsync-stall-of-a-holder",
+        {THREE, .nodes = 4, .mails = 200, .fault_phase = 120 * S},
+        {{20 * S, FAULT_SLOW_DISK, 3, 0, 0, 60 * S}}, 2 * S, seen_slow_holder},
+    {"15-fsync-stall-of-a-voter",
+        {BASE, .nodes = 2, .lease_s = 15, .fault_phase = 120 * S},
+        {{20 * S, FAULT_SLOW_DISK, 2, 0, 0, 60 * S}}, 2 * S, seen_slow_voter},
     {"16-eio", {THREE, .defer_until_s = 25},
         {{20 * S, FAULT_EIO, 0, 0, 0, 1}, {30 * S, FAULT_EIO, 1, 0, 0, 1}}, 2 * S, eio},
     {"17-disk-full", {THREE, .mails = 120},
         {{15 * S, FAULT_FULL, 0, 0, 0, 10 * S}, {20 * S, FAULT_FULL, 1, 0, 0, 10 * S}},
         2 * S, disk_full},
-    {"20-long-away", {THREE, .mails = 200, .defer_until_s = 20, .fault_phase = 400 * S},
+    {"20-long-away",
+        {THREE, .mails = 200, .defer_until_s = 20, .fault_phase = 400 * S, .held = true},
         {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, away},
     {"21-two-heirs", {FIVE, .defer_until_s = 40, .mails = 120},
         {{20 * S, FAULT_CRASH, 0, 0, 0, 40 * S},
@@ -343,7 +352,13 @@ static const struct scenario table[] = {
             {26 * S, FAULT_CUT_BOTH, 2, 3, 0, 20 * S},
             {50 * S, FAULT_CRASH, 1, 0, 0, 4 * S}},
         4 * S, two_heirs},
-    {"23-steal-and-crash", {THREE, .defer_until_s = 30, .mails = 120},
+    {"23-killed-in-a-transfer",
+        {THREE, .nodes = 4, .defer_until_s = 58, .mails = 120, .kill_first = KILL_GAVE,
+            .kill_count = 2, .held = true},
+        {{8 * S, FAULT_STEAL, 0, 0, 0, 20 * S},
+            {11 * S, FAULT_OPERATOR, 0, 3, 0, OP_DRAIN}},
+        2 * S, seen_transfer},
+    {"23-steal-and-crash", {THREE, .defer_until_s = 30, .mails = 120, .held = true},
         {{8 * S, FAULT_STEAL, 0, 0, 0, 40 * S}, {15 * S, FAULT_CRASH, 0, 0, 0, 10 * S},
             {25 * S, FAULT_CRASH, 1, 0, 0, 10 * S}},
         3 * S, stolen},
@@ -358,11 +373,11 @@ static const struct scenario table[] = {
             .defer_until_s = 50},
         {{12 * S, FAULT_ROT, 0, 0, 0, 5 * S}, {20 * S, FAULT_ROT, 0, 0, 0, 5 * S},
             {30 * S, FAULT_ROT, 0, 0, 0, 5 * S}},
-        3 * S, only_copy},
+        3 * S, seen_only_copy},
     {"20-away-longer-than-tombs",
         {THREE, .mails = 100, .defer_until_s = 20, .fault_phase = 400 * S,
             .expires_s = 100, .wall_jump_s = 300},
-        {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, too_old},
+        {{20 * S, FAULT_CRASH, 0, 0, 0, 370 * S}}, S, seen_too_old},
     {"23-shared-by-load", {THREE, .mails = 250, .defer_until_s = 58, .share = true},
         {{0}}, 1, shared},
     {"24-snapshot-restored", {THREE, .liveness = true, .mails = 120},
@@ -377,19 +392,22 @@ static const struct scenario table[] = {
         {{10 * S, FAULT_SNAPSHOT, 0, 0, 0, 1}, {30 * S, FAULT_RESTORE, 0, 0, 0, 2 * S}},
         2 * S, rolled_back},
     {"19-disk-replaced",
-        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .auto_voters = true},
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .auto_voters = true,
+            .defer_until_s = 119, .held = true},
         {{30 * S, FAULT_OPERATOR, 0, 1, 0, OP_REPLACE},
             {100 * S, FAULT_OPERATOR, 0, 1, 0, OP_RETURN}},
         3 * S, seen_replaced},
     {"22-voter-in-a-fence-round",
-        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .fault_phase = 160 * S},
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .fault_phase = 160 * S,
+            .held = true},
         {{15 * S, FAULT_OPERATOR, 0, 3, 0, OP_ADD},
             {30 * S, FAULT_ISOLATE, 2, 0, 0, 12 * S},
             {35 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE},
             {35 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE}},
         3 * S, seen_voter_in_and_out},
     {"22-proposer-killed",
-        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .paxos_crash = true},
+        {GROWS(WORLD_QUORUM, 1), .nodes = 3, .voters = 3, .paxos_crash = true,
+            .held = true},
         {{15 * S, FAULT_OPERATOR, 0, 3, 0, OP_ADD},
             {40 * S, FAULT_OPERATOR, 0, 3, 0, OP_VOTE}},
         3 * S, seen_proposer_killed},
@@ -397,7 +415,7 @@ static const struct scenario table[] = {
         {{15 * S, FAULT_OPERATOR, 0, 0, 0, OP_MODE},
             {60 * S, FAULT_OPERATOR, 0, 2, 0, OP_VOTE}},
         3 * S, clean},
-    {"growth-1-2-3", {GROWS(WORLD_BIRTH, 4), .mails = 250},
+    {"growth-1-2-3", {GROWS(WORLD_BIRTH, 4), .mails = 250, .held = true},
         {{20 * S, FAULT_OPERATOR, 0, 1, 0, OP_ADD},
             {50 * S, FAULT_OPERATOR, 0, 2, 0, OP_ADD}},
         3 * S, seen_grows},
@@ -421,7 +439,7 @@ static const struct scenario table[] = {
         {{30 * S, FAULT_CRASH, 1, 0, 0, 60 * S},
             {45 * S, FAULT_OPERATOR, 0, 1, 0, OP_FORCE_FENCE}},
         3 * S, seen_force_fenced},
-    {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, slow_bulk},
+    {"25-slow-bulk", {THREE, .size = 25000000, .bulk_mb_s = 4}, {{0}}, 1, seen_slow_bulk},
 };
 
 static void range(uint8_t seen[2], uint8_t v)
@@ -446,6 +464,16 @@ static void gather(struct seen *seen, const struct sim_result *r)
         seen->sum.sometimes[i] += r->sometimes[i];
     for (int i = 0; i < FAULT_KINDS; i++)
         seen->sum.faults[i] += r->faults[i];
+    seen->sum.killed |= r->killed;
+    seen->sum.paxos_kills |= r->paxos_kills;
+    seen->sum.steps_in_round += r->steps_in_round;
+    seen->sum.fences_carried += r->fences_carried;
+    seen->sum.returned += r->returned;
+    seen->sum.redelivered += r->redelivered;
+    if (r->heir_wait > seen->sum.heir_wait)
+        seen->sum.heir_wait = r->heir_wait;
+    for (int i = 0; i < 21; i++)
+        seen->sum.invariant_checks[i] += r->invariant_checks[i];
     seen->sum.accepted += r->accepted;
     seen->sum.refused += r->refused;
     if (r->bulk_most > seen->sum.bulk_most)
@@ -493,7 +521,8 @@ static bool run_scenario(const struct scenario *sc)
     const char *wrong = sc->observe(&seen);
     printf("%-26s %s%s", sc->name, ok && !wrong ? "ok" : "FAILED ", wrong ? wrong : "");
     if (seen.takeovers)
-        printf("  takeover p99 %.1f s of %u", (double)p99(&seen) / 1e9, seen.takeovers);
+        printf(
+            "  takeover p99 %.1f s of %u", (double)seen_p99(&seen) / 1e9, seen.takeovers);
     if (seen.sum.lease_gap && sc->o.shape)
         printf(" members %u-%u voters %u-%u without a lease %.2f s", seen.members[0],
             seen.members[1], seen.voters[0], seen.voters[1],

@@ -26,7 +26,19 @@ struct seen { /* over all seeds of a scenario */
 /* Duplicates of all causes but those `allowed`. */
 uint64_t seen_others(const struct seen *s, unsigned allowed);
 
+uint64_t seen_p99(const struct seen *seen); /* of takeovers */
+
 /* NULL, or what was not so */
+const char *seen_slow_bulk(const struct seen *s);
+const char *seen_only_copy(const struct seen *s);
+const char *seen_too_old(const struct seen *s);
+const char *seen_accept_steps(const struct seen *s);
+const char *seen_deliver_steps(const struct seen *s);
+const char *seen_bounces(const struct seen *s);
+const char *seen_cut_holder(const struct seen *s);
+const char *seen_slow_holder(const struct seen *s);
+const char *seen_slow_voter(const struct seen *s);
+const char *seen_transfer(const struct seen *s);
 const char *seen_replaced(const struct seen *s);
 const char *seen_voter_in_and_out(const struct seen *s);
 const char *seen_proposer_killed(const struct seen *s);

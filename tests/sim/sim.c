@@ -182,7 +182,7 @@ static void setup(struct sim *sim)
     sim_random(&rng);
     choose_cluster(sim, &rng);
     operator_setup(sim);
-    sim->o.held &= sim->config.shape == WORLD_FIXED && !sim->o.liveness;
+    sim->o.held &= (sim->o.plain || sim->config.shape == WORLD_FIXED) && !sim->o.liveness;
     choose_params(sim, &rng);
     sim->rng_net = sim_random(&rng);
     sim->rng_disk = sim_random(&rng);

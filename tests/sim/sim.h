@@ -8,6 +8,7 @@
 #define TESTS_SIM_SIM_H
 
 #include "cluster/core/internal.h"
+#include "tests/sim/kill.h"
 
 #define NODES_MAX 8
 #define MAILS_MAX 512
@@ -122,6 +123,7 @@ struct sim_options {
     bool paxos_deaf;  /* ... at which it hears nothing for a while */
     bool paxos_crash; /* the seed says at which store of a Paxos row its node dies */
     uint32_t demote_s;
+    uint8_t kill_first, kill_count; /* of enum kill_step: the seed takes one of these */
     bool dsn;  /* failures owe a DSN, which the node submits before it reports them */
     bool held; /* after the heal destinations answer 4xx for as long as all may take */
 };
@@ -143,6 +145,14 @@ struct sim_result {
     uint64_t cfg_steps, jobs_done;
     uint32_t cfg_modes; /* bit: enum core_mode */
     uint64_t lease_gap; /* longest that a process had a lease, none, and one again */
+    uint32_t killed;    /* bit: enum kill_step */
+    uint64_t
+        heir_wait; /* longest from a takeover to an attempt that nothing holds back */
+    uint32_t paxos_kills;                    /* bit: at which store of a Paxos row */
+    uint64_t steps_in_round, fences_carried; /* versions decided while a fence was asked
+                                                for; fences that a new set took over */
+    uint64_t returned, redelivered; /* removed nodes that were switched on; deliveries by
+                                       a node of what was delivered before it started */
     uint8_t voters_max, mode_end, voters_end, members_end;
 };
 
@@ -266,6 +276,7 @@ struct god_unit {
         uint8_t gave; /* bit a node: it consented, or knows nothing */
         uint64_t work, at;
     } asked[NODES_MAX];                     /* by a claim of the node */
+    uint8_t tried;                          /* bit a node: it made an attempt */
     bool forgot;                            /* its owner said that all may forget it */
     bool is_dsn, twice;                     /* a DSN; made by two sessions */
     uint64_t dsn_rcpts;                     /* failed, and their DSN has its 250 */
@@ -402,7 +413,7 @@ struct sim {
     struct fault fault[FAULTS_MAX];
     uint32_t fault_count, sprung;
     uint64_t heal_at;
-    bool healed;
+    bool healed, killed_one;
     uint64_t delay_min, delay_max;
     uint32_t dup_ppm, base_loss_ppm;
     uint64_t disk_min, disk_max;
@@ -495,6 +506,7 @@ void world_load(struct sim *sim, uint8_t i);
 struct god_unit *world_unit(struct sim *sim, const struct core_unit_id *id);
 
 /* faults.c */
+void faults_step(struct sim *sim, enum kill_step step, uint8_t node);
 void faults_plan(struct sim *sim);
 void faults_apply(struct sim *sim, uint32_t index);
 void faults_heal(struct sim *sim);

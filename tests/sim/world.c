@@ -176,12 +176,17 @@ void world_reply(struct sim *sim, uint8_t node, uint64_t handle, uint8_t reply,
     }
     TRACE(sim, "n%u replies %u to mail %u", node, reply, (unsigned)(handle >> 8));
     bool lost = sim_chance(&sim->rng_world, 20000) && !sim->healed;
+    if (reply == REPLY_250 && !sim->killed_one) {
+        faults_step(sim, KILL_250, node);
+        lost |= sim->killed_one;
+    }
     s->heard = reply == REPLY_CLOSE || lost ? CLIENT_CLOSE
                : reply == REPLY_250         ? CLIENT_250
                                             : CLIENT_451;
-    if (s->heard == CLIENT_250)
+    if (s->heard == CLIENT_250) {
         m->done = true;
-    else
+        faults_step(sim, KILL_HEARD, node);
+    } else
         sim_at(sim, sim->now + 2 * SEC + sim_below(&sim->rng_world, 10 * SEC), SE_CLIENT,
             0, 0, (uint32_t)(handle >> 8), m->tries);
 }
@@ -304,6 +309,10 @@ void world_attempt(struct sim *sim, uint8_t node, const struct core_command *c)
         if (h < NODES_MAX && unit_status(u, i) == LIST_RELEASING)
             a->leaving = (uint8_t)(a->leaving | 1u << h);
     }
+    if (g->node != node && !(g->tried >> node & 1) && !g->doubt_at_own[node] &&
+        !sim->healed && sim->now - g->hold_from[node] > sim->r.heir_wait)
+        sim->r.heir_wait = sim->now - g->hold_from[node];
+    g->tried = (uint8_t)(g->tried | 1u << node);
     uint64_t connect = 20 * MS + sim_below(&sim->rng_world, 300 * MS);
     if (sim_below(&sim->rng_world, 20) == 0)
         connect += sim_below(&sim->rng_world, 10 * SEC);
@@ -383,6 +392,7 @@ static void run_gate(struct sim *sim, const struct sim_event *e)
         a->gate_at = sim->now;
         a->unbounded = n->gate.lease_end_ns == CORE_FOREVER;
         oracle_gate(sim, a);
+        faults_step(sim, KILL_GATE, e->node);
         uint64_t wait = sim_below(&sim->rng_world, 50 * MS);
         if (sim_below(&sim->rng_world, 10) == 0) /* a slow write, within D_dot */
             wait = sim_below(&sim->rng_world, sim->params.dot_margin_ns * 8 / 10);
@@ -437,6 +447,8 @@ static void run_dot(struct sim *sim, const struct sim_event *e)
         wait += sim_below(&sim->rng_world, sim->o.slow_s * SEC);
     if (a->reply_lost)
         wait = 10 * SEC;
+    if (a->delivered)
+        faults_step(sim, KILL_DOT, e->node);
     sim_at(sim, sim->now + wait, SE_REPLY, e->node, e->gen, e->x, 0);
 }
 
@@ -450,6 +462,11 @@ static void run_reply(struct sim *sim, const struct sim_event *e)
         sim_at(sim, n->paused_until + 5 * MS, SE_REPLY, e->node, e->gen, e->x, 0);
         return;
     }
+    bool before = sim->killed_one;
+    if (a->delivered)
+        faults_step(sim, KILL_REPLY, e->node);
+    if (sim->killed_one && !before)
+        return; /* it dies before it can say so */
     if (dsn_owed(sim, a, e))
         return;
     a->gone = true;
