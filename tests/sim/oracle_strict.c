@@ -111,7 +111,12 @@ void oracle_said_yes(struct sim *sim, uint8_t node, const struct core_msg *m)
     struct god_unit *g = world_unit(sim, &m->u.unit.row.id);
     uint8_t from = sim_node_of(sim, m->env.from);
     bool ok = m->u.unit.answer == ANS_OK && m->u.unit.row.owner == n->id;
-    if (g && from < NODES_MAX && (ok || m->u.unit.answer == ANS_UNKNOWN))
+    if (!g || from >= NODES_MAX || (!ok && m->u.unit.answer != ANS_UNKNOWN))
+        return;
+    uint64_t had = g->consent[node][from];
+    bool late = (had & 0xffffff) == (n->core->epoch & 0xffffff) &&
+                had >> 40 > m->u.unit.claim_term; /* a second copy of an older answer */
+    if (!late)
         g->consent[node][from] =
             consent_value(m->u.unit.claim_term, n->core->fences, n->core->epoch);
 }
