@@ -68,7 +68,7 @@ static void find_keepers(
 }
 
 static bool send_frame(
-    struct engine *e, uint64_t to, enum core_msg_kind kind, const struct msg_repeat *body)
+    struct engine *e, uint64_t to, uint8_t kind, const struct msg_repeat *body)
 {
     struct core_msg m = {.kind = kind};
     m.env = (struct core_env){.cfg_ver = e->cfg.ver,
