@@ -59,6 +59,7 @@ struct ctl {
     bool colour;
     unsigned columns; /* of the terminal; 0: not one */
     struct wall now;
+    bool incomplete; /* the last answer was without nodes that did not answer */
 };
 typedef void ctl_line_fn(struct ctl *ctl, json_t *object, void *ctx);
 /* Sends one command (takes `args`), calls `line` for each object of the answer (or prints

@@ -160,6 +160,7 @@ static bool take_line(struct ctl *ctl, char *line, size_t len, ctl_line_fn *hand
     if (end) {
         *code_out = (int)get_int(object, "exit");
         print_error(object);
+        ctl->incomplete = json_object_get(object, "not_answered") != NULL;
         print_names(
             object, "not_answered", "did not answer: what only it knows is missing");
         print_names(object, "cut", "has more than fits into one answer: narrow it down");

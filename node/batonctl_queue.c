@@ -142,6 +142,16 @@ static void ls_line(struct ctl *ctl, json_t *unit, void *ctx)
     totals->recipients += (int64_t)json_array_size(rcpts);
 }
 
+/* Never "empty" when a node has not been heard. */
+static void print_nothing(const struct ctl *ctl, bool filtered)
+{
+    if (ctl->incomplete)
+        printf(
+            "the nodes that answered have nothing%s\n", filtered ? " that matches" : "");
+    else
+        printf(filtered ? "nothing in the queue matches\n" : "the queue is empty\n");
+}
+
 int run_queue_ls(struct ctl *ctl, const struct command_line *line)
 {
     struct totals totals = {0};
@@ -158,7 +168,7 @@ int run_queue_ls(struct ctl *ctl, const struct command_line *line)
     count_format(totals.units, units);
     count_format(totals.recipients, rcpts);
     if (totals.units == 0)
-        printf(filtered ? "nothing in the queue matches\n" : "the queue is empty\n");
+        print_nothing(ctl, filtered);
     else
         printf("%s %s for %s %s\n", units, plural(totals.units, "message", "messages"),
             rcpts, plural(totals.recipients, "recipient", "recipients"));
@@ -318,7 +328,7 @@ int run_queue_shape(struct ctl *ctl, const struct command_line *line)
     if (shape.any)
         table_print(ctl, &shape.table);
     else if (code == EXIT_WELL && !ctl->json)
-        printf(filtered ? "nothing in the queue matches\n" : "the queue is empty\n");
+        print_nothing(ctl, filtered);
     table_free(&shape.table);
     return code;
 }

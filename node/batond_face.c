@@ -92,6 +92,7 @@ static void overview(void *ctx, struct control_overview *out)
     const struct settings *set = n->settings;
     *out = (struct control_overview){.due = s.due,
         .deferred = s.units > busy ? s.units - busy : 0,
+        .held = s.held,
         .in_doubt = s.in_doubt,
         .oldest_age_s =
             s.units > 0 && f->oldest.ms > 0 ? (wall_now().ms - f->oldest.ms) / 1000 : -1,

@@ -20,12 +20,35 @@ struct admin {
     struct control_request *req;
 };
 
+/* What comes next when it was refused; `node` is a member's name, or names. */
+static const char *next_step(const struct engine_admin *call, char *text, size_t size)
+{
+    switch (call->op) {
+    case ENGINE_REMOVE:
+        snprintf(text, size,
+            "batonctl drain %s --wait, stop batond there, and when its lease is over: "
+            "batonctl remove %s; batonctl node ls shows its session",
+            call->node, call->node);
+        return text;
+    case ENGINE_FORCE_FENCE:
+        return "power it off and wait until its lease is over; batonctl node ls shows it";
+    case ENGINE_FORCE_CONFIG:
+    case ENGINE_DRAIN:
+    case ENGINE_UNDRAIN:
+    case ENGINE_TOKEN:
+        break;
+    }
+    return "batonctl status says how the cluster is";
+}
+
 static void admin_done(struct engine_admin *call, void *owner)
 {
     struct admin *a = CONTAINER_OF(call, struct admin, call);
     (void)owner;
     if (!call->ok) {
-        control_fail(a->req, 1, NULL, "%s", call->why);
+        char next[256];
+        control_fail(a->req, 1, next_step(call, next, sizeof(next)), "%.60s%s%s",
+            call->node, call->node[0] ? ": " : "", call->why);
     } else {
         json_t *o = json_object();
         char text[sizeof(call->node) + sizeof(call->why) + 2];

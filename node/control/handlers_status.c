@@ -244,7 +244,7 @@ static json_t *queue_json(const struct control_overview *o, const struct store_s
         json_integer((json_int_t)(cl ? cl->owned_rcpts : st->recipients)));
     json_object_set_new(q, "due", json_integer((json_int_t)o->due));
     json_object_set_new(q, "deferred", json_integer((json_int_t)o->deferred));
-    json_object_set_new(q, "held", json_integer((json_int_t)st->held));
+    json_object_set_new(q, "held", json_integer((json_int_t)(cl ? o->held : st->held)));
     json_object_set_new(q, "in_doubt", json_integer((json_int_t)o->in_doubt));
     json_object_set_new(
         q, "copies_short", json_integer(cl ? (json_int_t)cl->copies_short : 0));

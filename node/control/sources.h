@@ -19,6 +19,7 @@
 struct control_overview {
     uint64_t due;         /* units to be tried now */
     uint64_t deferred;    /* units tried before that wait for their next attempt */
+    uint64_t held;        /* units of ours that are held */
     uint64_t in_doubt;    /* recipients whose dot went out and whose reply was lost */
     int64_t oldest_age_s; /* of the oldest unit; -1: the queue is empty */
     bool may_deliver; /* the lease; on a node alone: the store works, we are not stopping
