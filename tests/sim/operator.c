@@ -351,7 +351,7 @@ static void switch_on(struct sim *sim, uint8_t i)
     for (uint8_t j = 0; j < sim->node_count; j++)
         if (j != i && !sim->healed)
             sim->link[j][i].cut_until = sim->now + deaf;
-    node_start(sim, i);
+    sim_at(sim, sim->now, SE_START, i, 0, 0, 0); /* we may be in another one's step */
 }
 
 /* Two thirds of the cluster go on, the operator swears that the rest is off; which it is,

@@ -22,11 +22,13 @@ void oracle_describe(struct sim *sim)
             n->disk.count);
         if (n->alive)
             TRACE(sim,
-                "  cfg %llx voter %d active %d draining %d wish %d prop %d/%d lease %.1f",
+                "  cfg %llx voter %d active %d draining %d wish %d prop %d/%d lease %.1f "
+                "epoch %u gate %u%s",
                 (unsigned long long)n->core->cfg.ver, is_voter(n->core, n->core->self),
                 n->core->voter_active, n->core->draining, n->core->wish.active,
                 n->core->prop.active, n->core->prop.phase,
-                ((double)n->core->lease_end - (double)n->core->now) / 1e9);
+                ((double)n->core->lease_end - (double)n->core->now) / 1e9, n->core->epoch,
+                n->gate.epoch, n->gate.frozen ? " frozen" : "");
         if (n->alive && n->core->paxos.accepted)
             TRACE(sim, "  accepted for %llx: op %u roles %u mode %u",
                 (unsigned long long)n->core->paxos.ver, n->core->paxos.change.op,
