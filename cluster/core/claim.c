@@ -187,7 +187,7 @@ static void forced_doubt(const struct core *core, struct unit *u)
         u->state != UNIT_LIVE)
         return;
     u->doubt = unit_all(u) & ~(u->delivered | u->failed);
-    u->attempt = 0;
+    u->attempt = ATTEMPT_FORCED;
 }
 
 static void finish(struct core *core, struct unit *u, struct work *w)
@@ -274,8 +274,7 @@ void own_stored(struct core *core, struct unit *u)
     if (!unit_believes(core, u) || (u->flags & UF_ACTIVE))
         return;
     u->flags |= UF_ACTIVE;
-    /* of no attempt, and its owner off by the operator's word: no fact comes any more */
-    if (core->cfg.mode != MODE_STATIC || u->attempt)
+    if (u->attempt != ATTEMPT_FORCED) /* else no fact comes any more */
         hold_doubt(core, u, core->p.doubt_ns);
     unit_review(core, u);
 }

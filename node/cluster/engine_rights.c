@@ -292,7 +292,7 @@ static void note_doubt(struct engine *e, const struct core_unit_id *id)
     uint64_t ours = (uint64_t)(e->gate.epoch & 0xffffff) << 16 | (e->node & 0xffff);
     bool known = engine_unit(e, id, &row);
     e->asking_doubt = known ? row.doubt : 0;
-    bool forced = known && row.attempt == 0 && e->cfg.mode == MODE_STATIC;
+    bool forced = known && row.attempt == ATTEMPT_FORCED;
     e->asking_cause = known && row.attempt >> 24 == ours ? '7' : forced ? '6' : '1';
 }
 
