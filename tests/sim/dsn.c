@@ -50,6 +50,15 @@ static void submit(struct sim *sim, struct attempt *a, struct mail *m)
     node_step(sim, a->node, &e);
 }
 
+static bool some_drain(const struct sim *sim)
+{
+    const struct core_cfg *c = sim_newest(sim);
+    for (uint8_t i = 0; i < c->count; i++)
+        if (c->member[i].roles & ROLE_DRAINING)
+            return true;
+    return false;
+}
+
 /* True: the outcome waits for the DSN. It is asked again until the answer is 250. */
 bool dsn_owed(struct sim *sim, struct attempt *a, const struct sim_event *e)
 {
@@ -58,10 +67,11 @@ bool dsn_owed(struct sim *sim, struct attempt *a, const struct sim_event *e)
         return false;
     struct core_unit_id id = dsn_id(a);
     const struct unit_row *row = disk_find(&sim->node[a->node].disk, &id);
-    /* A member with mail is gone for good, and min_copies with it; or a DSN was refused,
-     * and who may have a copy of it is gone for good: no DSN until that one is removed.
+    /* Members that drain take no copies. A member with mail is gone for good, and
+     * min_copies with it; or a DSN was refused, and who may have a copy of it is gone for
+     * good: no DSN until that one is removed.
      */
-    if (sim->no_accept ||
+    if (sim->no_accept || (sim->now > sim->heal_at + 120 * SEC && some_drain(sim)) ||
         (sim->healed && sim->o.liveness && row && row->state == UNIT_ABORTED)) {
         sim->unit[a->unit].dsn_rcpts |= a->failed;
         return false;

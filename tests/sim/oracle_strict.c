@@ -245,8 +245,8 @@ static const char *unit_wrong(struct sim *sim, struct god_unit *g, int *invarian
         const struct unit *u = n->alive ? unit_find(n->core, &g->id) : NULL;
         const struct unit_row *row = disk_find(&n->disk, &g->id);
         const struct work *w = u ? work_of(n->core, u) : NULL;
-        if (disk_aside(&n->disk, &g->id))
-            return NULL;
+        if (disk_aside(&n->disk, &g->id) || disk_mail(&n->disk, &g->id) == MAIL_ROTTEN)
+            return NULL; /* rot has longer waits of its own */
         stores += m && (m->roles & ROLE_STORE) && !(m->roles & ROLE_DRAINING);
         copies += m && row && row->state == UNIT_LIVE && n->alive &&
                   disk_mail(&n->disk, &g->id) == MAIL_GOOD;
