@@ -245,6 +245,28 @@ static void print_alarms(const struct ctl *ctl, const json_t *alarms)
     }
 }
 
+/* Who has a vote, as far as nodes have answered, and what that is good for. */
+static void print_votes(const struct ctl *ctl, const json_t *status)
+{
+    struct slice mode = get_text(json_object_get(status, "cluster"), "mode");
+    unsigned voters = 0;
+    size_t i;
+    json_t *node;
+    json_array_foreach(json_object_get(status, "nodes"), i, node)
+    {
+        if (!get_bool(node, "voter"))
+            continue;
+        printf(voters++ ? " " : "voters  ");
+        text_put(get_text(node, "id"));
+    }
+    printf(voters ? "; " : "voters  none has answered; ");
+    if (slice_eq(mode, SLICE("static")))
+        paint(ctl, YELLOW, "static: nobody takes over by itself");
+    else
+        printf("quorum%s", voters < 3 ? "" : ": the loss of one is taken over");
+    printf("\n\n");
+}
+
 int run_status(struct ctl *ctl, const struct command_line *line)
 {
     json_t *status = NULL;
@@ -259,6 +281,8 @@ int run_status(struct ctl *ctl, const struct command_line *line)
     }
     verdict(ctl, code);
     printf("\n\n");
+    if (cluster.len)
+        print_votes(ctl, status);
     if (cluster.len)
         print_members(ctl, json_object_get(status, "nodes"));
     else
