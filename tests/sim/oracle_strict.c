@@ -113,12 +113,12 @@ void oracle_said_yes(struct sim *sim, uint8_t node, const struct core_msg *m)
     bool ok = m->u.unit.answer == ANS_OK && m->u.unit.row.owner == n->id;
     if (!g || from >= NODES_MAX || (!ok && m->u.unit.answer != ANS_UNKNOWN))
         return;
-    uint64_t had = g->consent[node][from];
-    bool late = (had & 0xffffff) == (n->core->epoch & 0xffffff) &&
-                had >> 40 > m->u.unit.claim_term; /* a second copy of an older answer */
-    if (!late)
-        g->consent[node][from] =
-            consent_value(m->u.unit.claim_term, n->core->fences, n->core->epoch);
+    const struct unit *u = unit_find(n->core, &g->id);
+    const struct work *w = u ? work_of(n->core, u) : NULL;
+    if (!w || w->kind != WORK_CLAIM || w->claim_term != m->u.unit.claim_term)
+        return; /* a second copy of an older answer, say */
+    g->consent[node][from] =
+        consent_value(m->u.unit.claim_term, n->core->fences, n->core->epoch);
 }
 
 static void check_reown(struct sim *sim, uint8_t i, const struct unit_row *row)
