@@ -314,8 +314,8 @@ def test_node_back_after_a_week_delivers_nothing_stale(three):
         assert not [a for a in three["mx1"].status()["alarms"] if a["code"] == "clock_untrusted"]
         load.wait_more(20)
     three.balance(load)
-    aside = [u for u in three["mx1"].ctl_json("quarantine", "ls") if u["node"] == "mx1"]
-    assert len(aside) == 10
+    aside = lambda: [u for u in three["mx1"].ctl_json("quarantine", "ls") if u["node"] == "mx1"]
+    wait_until(lambda: len(aside()) == 10, 30, "ten put aside")
     assert len([m for m in three.sink.messages if m.id().startswith("old-")]) == 10
 
 
