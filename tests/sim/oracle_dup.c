@@ -55,6 +55,9 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
         return 7;
     if (p->frozen_between || n->frozen_between || p->clock_lost || n->clock_lost)
         return 3;
+    if (p->dot_at < g->remade_at)
+        return 4; /* a DSN, done and forgotten before its maker could say what it is for
+                   */
     if ((g->told[n->node] >> rcpt & 1) && g->told_gen[n->node] == n->gen)
         return 0; /* it had been told */
     if (p->epoch <= sim->config.forced[p->node])

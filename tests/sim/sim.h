@@ -279,6 +279,7 @@ struct god_unit {
     uint8_t tried;                          /* bit a node: it made an attempt */
     bool forgot;                            /* its owner said that all may forget it */
     bool is_dsn, twice;                     /* a DSN; made by two sessions */
+    uint64_t remade_at;                     /* when the session that made it was over */
     uint64_t dsn_rcpts;                     /* failed, and their DSN has its 250 */
     uint64_t consent[NODES_MAX][NODES_MAX]; /* [claimant][who]: term << 32 | session */
     uint64_t acked_at;

@@ -30,7 +30,10 @@ void world_register(
     struct submission *s = &m->sub[(handle & 0xff) - 1];
     struct god_unit *old = world_unit(sim, &row->id);
     if (old) { /* a DSN made again */
+        const struct node *maker = &sim->node[old->node];
         old->twice |= old->node != node || old->epoch != row->owner_epoch;
+        if (!maker->alive || maker->core->epoch != old->epoch)
+            old->remade_at = sim->now;
         old->forgot = false;
         s->first_unit = (uint32_t)(old - sim->unit);
         s->unit_count = 1;
