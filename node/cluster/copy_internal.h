@@ -29,13 +29,14 @@ struct follower {
 struct copy_out {
     struct table_node by_unit; /* and peer */
     struct job job;
-    struct copy_out *next; /* of its peer */
+    struct copy_queue *queue; /* of its peer; NULL: read just now, or sent */
+    struct copy_out *prev, *next;
     struct store *store;
     struct core_unit_id id;
     uint64_t to;
     struct core_msg msg;
     enum copy_state state;
-    bool is_queued, is_reading, is_dead, failed;
+    bool is_reading, is_dead, failed;
     struct message *message; /* under acceptance: the source */
     uint32_t rows_on_disk;   /* of its body, which left the memory */
     struct buf head;

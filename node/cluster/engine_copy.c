@@ -104,27 +104,39 @@ static void followers_drop(struct copy_out *c)
     c->follower_count = 0;
 }
 
-static void queue_remove(struct engine_peer *p, struct copy_out *c)
+static void queue_remove(struct copy_out *c)
 {
-    struct copy_out **at = &p->first;
-    while (*at && *at != c)
-        at = &(*at)->next;
-    if (!*at)
+    struct copy_queue *q = c->queue;
+    if (!q)
         return;
-    *at = c->next;
-    if (!*at)
-        p->end = at;
-    p->waiting--;
+    *(c->prev ? &c->prev->next : &q->first) = c->next;
+    *(c->next ? &c->next->prev : &q->last) = c->prev;
+    c->queue = NULL;
+    q->count--;
 }
 
-static void queue_add(struct engine_peer *p, struct copy_out *c)
+/* To the end of q, wherever it was. */
+static void queue_add(struct copy_queue *q, struct copy_out *c)
 {
+    queue_remove(c);
+    c->prev = q->last;
     c->next = NULL;
-    if (!p->first)
-        p->end = &p->first;
-    *p->end = c;
-    p->end = &c->next;
-    p->waiting++;
+    *(q->last ? &q->last->next : &q->first) = c;
+    q->last = c;
+    c->queue = q;
+    q->count++;
+}
+
+/* What was begun is finished before more is read. */
+static void queue_add_first(struct copy_queue *q, struct copy_out *c)
+{
+    queue_remove(c);
+    c->next = q->first;
+    c->prev = NULL;
+    *(q->first ? &q->first->prev : &q->last) = c;
+    q->first = c;
+    c->queue = q;
+    q->count++;
 }
 
 static void memory_drop(struct engine *e, struct copy_out *c)
@@ -140,11 +152,8 @@ static void memory_drop(struct engine *e, struct copy_out *c)
 
 void copy_drop(struct engine *e, struct copy_out *c)
 {
-    struct engine_peer *p = engine_peer(e, c->to);
     table_remove(&e->copies, &c->by_unit);
-    if (p && c->is_queued)
-        queue_remove(p, c);
-    c->is_queued = false;
+    queue_remove(c);
     followers_drop(c);
     if (c->is_reading) {
         c->is_dead = true; /* the helper still has it */
@@ -158,10 +167,7 @@ void copy_drop(struct engine *e, struct copy_out *c)
  * again is answered with the row alone. */
 static void copy_sent(struct engine *e, struct copy_out *c)
 {
-    struct engine_peer *p = engine_peer(e, c->to);
-    if (p && c->is_queued)
-        queue_remove(p, c);
-    c->is_queued = false;
+    queue_remove(c);
     c->state = COPY_SENT;
     c->until = mono_add_ms(
         mono_now(), COPY_AGAIN_MS + (int64_t)(c->total >> 20) * COPY_AGAIN_PER_MB_MS);
@@ -284,7 +290,10 @@ static void copy_read(struct mail *mail, void *owner)
         engine_suspect(e, id);
         return;
     }
+    struct engine_peer *p = engine_peer(e, c->to);
     c->state = COPY_READY;
+    if (p)
+        queue_add(&p->ready, c);
 }
 
 /* Rows of a body that arrived are the store's to read once its message is there. */
@@ -308,6 +317,7 @@ static bool start_read(struct engine *e, struct copy_out *c)
     c->job = (struct job){.run = read_copy, .done = copy_read, .reply_to = e->box};
     if (!workers_submit(e->deps.helpers, &c->job))
         return false;
+    queue_remove(c);
     c->is_reading = true;
     c->state = COPY_READING;
     e->jobs++;
@@ -342,12 +352,10 @@ static bool send_piece(struct engine *e, struct copy_out *c, struct slice piece)
     return false;
 }
 
-/* One turn of one copy; false: it waits. */
-static bool advance(struct engine *e, struct copy_out *c)
+/* One turn of a copy that is ready; false: it waits. */
+static bool advance(struct engine *e, struct engine_peer *p, struct copy_out *c)
 {
     char piece[COPY_PIECE_BYTES];
-    if (c->state == COPY_READING)
-        return false;
     bool known = buf_len(&c->head) > 0;
     if (known && c->msg.env.lane != LANE_BULK && c->offset == 0 &&
         (c->chunk_len == c->total || c->total == 0)) {
@@ -359,12 +367,11 @@ static bool advance(struct engine *e, struct copy_out *c)
             e, c, slice_make(piece, gather(c->message->body, c->offset, piece)));
     if (known && c->chunk_len > 0)
         return send_piece(e, c, slice_make(c->chunk, c->chunk_len));
-    if (known && c->state == COPY_READY && c->read_at == c->offset + 1) {
+    if (known && c->read_at == c->offset + 1) {
         copy_drop(e, c); /* read, and nothing there: shorter than it says */
         return true;
     }
-    if (start_read(e, c))
-        c->read_at = c->offset + 1;
+    queue_add_first(&p->unread, c);
     return false;
 }
 
@@ -379,16 +386,30 @@ static bool has_bulk_room(const struct engine *e, const struct copy_out *c)
 static bool pump_peer(struct engine *e, struct engine_peer *p)
 {
     bool more = false;
-    for (unsigned n = p->waiting, budget = 256; n > 0 && budget > 0; n--, budget--) {
-        struct copy_out *c = p->first;
+    for (unsigned n = p->ready.count, budget = 256; n > 0 && budget > 0; n--, budget--) {
+        struct copy_out *c = p->ready.first;
         if (!c)
             break;
-        queue_remove(p, c);
-        queue_add(p, c);
-        if (has_bulk_room(e, c) && advance(e, c))
+        queue_add(&p->ready, c);
+        if (has_bulk_room(e, c) && advance(e, p, c))
             more = true;
     }
     return more;
+}
+
+/* As many as helpers may read at once, in the order in which they were asked for. What
+ * cannot be read or sent yet is passed over. */
+static void begin_reads(struct engine *e, struct engine_peer *p)
+{
+    for (unsigned n = p->unread.count, budget = 64; n > 0 && budget > 0; n--, budget--) {
+        struct copy_out *c = p->unread.first;
+        if (!c || e->reads >= READS_MAX || e->copying_bytes > COPYING_BYTES_MAX)
+            return;
+        if (has_bulk_room(e, c) && start_read(e, c))
+            c->read_at = c->offset + 1;
+        else
+            queue_add(&p->unread, c);
+    }
 }
 
 static void pump_again(struct mail *mail, void *owner)
@@ -404,9 +425,11 @@ void engine_copy_pump(struct engine *e)
     for (unsigned round = 0; more && round < PUMP_ROUNDS; round++) {
         more = false;
         for (unsigned i = 0; i < e->peer_count; i++)
-            if (e->peer[i].waiting && pump_peer(e, &e->peer[i]))
+            if (e->peer[i].ready.count && pump_peer(e, &e->peer[i]))
                 more = true;
     }
+    for (unsigned i = 0; i < e->peer_count; i++)
+        begin_reads(e, &e->peer[i]);
     if (!more || e->is_pump_posted)
         return;
     e->is_pump_posted = true; /* leases and questions come in between */
@@ -450,7 +473,7 @@ void copy_wanted(struct engine *e, const struct core_msg *msg, struct copy_out *
         c->msg = *msg; /* still on its way: with the newest row and echo */
         return;
     }
-    if (!p || p->waiting >= COPIES_WAITING)
+    if (!p || p->ready.count + p->unread.count >= COPIES_WAITING)
         return; /* as if lost: it is asked again */
     struct accepting *hot = engine_hot(e, &msg->u.unit.row.id);
     c = copy_new(e, msg);
@@ -462,8 +485,7 @@ void copy_wanted(struct engine *e, const struct core_msg *msg, struct copy_out *
         send_whole(e, c, slice_make(body, gather(c->message->body, 0, body)));
         return;
     }
-    queue_add(p, c);
-    c->is_queued = true;
+    queue_add(c->state == COPY_READY ? &p->ready : &p->unread, c);
 }
 
 /* --- outcomes kept for the frames that speak of them --- */

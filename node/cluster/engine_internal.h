@@ -49,13 +49,17 @@ struct query_out;
 struct query_in;
 struct engine_seeds;
 
+struct copy_queue {
+    struct copy_out *first, *last;
+    unsigned count;
+};
+
 struct engine_peer {
     uint64_t node;
     uint64_t seq[LANE_COUNT]; /* frames are numbered when they leave */
-    struct copy_out *first;   /* copies that wait for a helper or for room */
-    struct copy_out **end;
-    unsigned waiting;
-    uint64_t settings_hash; /* of its hello; 0: none yet */
+    struct copy_queue ready;  /* copies of which something may be sent */
+    struct copy_queue unread; /* those that wait for a helper */
+    uint64_t settings_hash;   /* of its hello; 0: none yet */
     char version[16];
     struct core_ident ident;
     struct netaddr at;   /* where the lanes to it are */

@@ -36,21 +36,29 @@ static struct engine_peer *peer_add(struct engine *e, uint64_t node)
         return p;
     p = &e->peer[e->peer_count++];
     *p = (struct engine_peer){.node = node};
-    p->end = &p->first;
     return p;
+}
+
+static void queue_end(struct engine *e, struct copy_queue *q)
+{
+    while (q->first)
+        copy_drop(e, q->first);
+}
+
+static void queue_moved(struct copy_queue *q)
+{
+    for (struct copy_out *c = q->first; c; c = c->next)
+        c->queue = q;
 }
 
 static void peer_remove(struct engine *e, struct engine_peer *p)
 {
-    while (p->first)
-        copy_drop(e, p->first);
+    queue_end(e, &p->ready);
+    queue_end(e, &p->unread);
     transport_remove_peer(e->transport, p->node);
-    struct engine_peer *last = &e->peer[--e->peer_count];
-    if (p != last) {
-        *p = *last;
-        if (!p->first)
-            p->end = &p->first; /* it pointed into the old place */
-    }
+    *p = e->peer[--e->peer_count];
+    queue_moved(&p->ready);
+    queue_moved(&p->unread);
 }
 
 /* --- identities --- */
