@@ -102,7 +102,8 @@ cluster:
         super().__init__(sink_port=cluster.sink.port, extra=cluster.extra + extra, listeners=listeners,
                          folder=folder, retry=cluster.retry, env=self.world.env(),
                          wrap=net[0].wrap(net[1]) if net else [])
-        self.write_settings(self.settings.replace("hostname: mx.baton.test", f"hostname: {name}.baton.test", 1))
+        self.write_settings(self.settings.replace("hostname: mx.baton.test", f"hostname: {name}.baton.test", 1)
+                            .replace("level: debug", f"level: {cluster.log_level}", 1))
 
     def smtp(self, listener="relay", timeout=30):
         return smtplib.SMTP(self.host, self.ports[listener], timeout=timeout, local_hostname="client.test")
@@ -148,8 +149,9 @@ cluster:
 
 class Cluster:
     def __init__(self, count, sink, lease=LEASE, extra="", name="test", start=True, node_options=None,
-                 retry="{first: 300ms, max: 2s, give_up: 1h, delay_warning: 0s}"):
+                 retry="{first: 300ms, max: 2s, give_up: 1h, delay_warning: 0s}", log_level="debug"):
         self.sink, self.lease, self.extra, self.name, self.retry = sink, lease, extra, name, retry
+        self.log_level = log_level
         self.folder = tempfile.mkdtemp(prefix="baton-cluster-", dir=os.environ.get("TMPDIR", "/var/tmp"))
         self.options = node_options or (lambda i: {})
         self.nodes = [Node(self, f"mx{i + 1}", **self.options(i)) for i in range(count)]
@@ -219,9 +221,8 @@ class Cluster:
         """Message ids in any running node's queue."""
         return {u["id"] for n in self.running()[:1] for u in n.ctl_json("queue", "ls")}
 
-    def balance(self, load, timeout=120, duplicates=None, named_by_log=True):
-        """Every acknowledged message has arrived; every second arrival has a cause that a log names. Without
-        `named_by_log` their number is bounded instead."""
+    def balance(self, load, timeout=120, duplicates=None):
+        """Every acknowledged message has arrived; every second arrival has a cause that a log names."""
         arrived = lambda: {m.id() for m in list(self.sink.messages)}
         wait_until(lambda: load.acknowledged <= arrived(), timeout,
                    "the arrival of all that was acknowledged")
@@ -231,7 +232,7 @@ class Cluster:
         self.takeovers_told_once()
         named = self.named_causes()
         sure = {d for d in doubles if d not in named and d not in load.retried}
-        assert not sure or not named_by_log, f"duplicates without a named cause: {sorted(sure)[:10]} of {len(doubles)}"
+        assert not sure, f"duplicates without a named cause: {sorted(sure)[:10]} of {len(doubles)}"
         if duplicates is not None:
             assert len(doubles) <= duplicates, (len(doubles), duplicates)
         print(f"acknowledged {len(load.acknowledged)}, arrived {len(set(ids))}, duplicates {len(doubles)}, lost 0")

@@ -38,18 +38,3 @@ def test_large_bodies_travel(sink):
         with Load(c.nodes, sessions=3, sizes=(70_000, 1_500_000, 4_000_000)) as load:
             load.wait_more(20)
         c.balance(load, timeout=60, duplicates=0)
-
-
-def test_all_killed_and_back(sink):
-    with Cluster(3, sink) as c:
-        three_voters(c)
-        with Load(c.nodes, sessions=4) as load:
-            load.wait_more(100)
-            for n in c.nodes:
-                n.kill()
-            for name in ("mx3", "mx1", "mx2"):
-                c[name].start()
-            load.wait_more(50, timeout=90)
-        # Each session may have had a dot under way. That the log names them (D1) fails now and then when all
-        # nodes die at once: open.
-        c.balance(load, timeout=90, duplicates=12, named_by_log=False)

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must happen when a cluster of real processes is in trouble. Short forms, for every run;
-tests/soak/cluster does the same for hours. BATON_CLUSTER_ROUNDS: how often a node dies with its disk."""
+the deaths of nodes are in test_cluster_ledger.py."""
 import os
-import random
 import shutil
-import signal
 import time
 import urllib.request
 
@@ -14,7 +12,6 @@ from cluster import LEASE, Cluster, Load
 from harness import wait_until
 from sink import Sink
 
-ROUNDS = int(os.environ.get("BATON_CLUSTER_ROUNDS", "2"))
 # Ownership moves within the lease and what finding out takes.
 TAKEOVER = LEASE + 6
 
@@ -53,22 +50,6 @@ def test_any_node_answers_for_all(three):
         assert any(e["event"] == "received" for e in n.ctl_json("trace", ident))
 
 
-def test_dead_node_with_its_disk_loses_nothing(three):
-    """kill -9 under load, the disk deleted too; it joins again under its name."""
-    with Load(three.nodes) as load:
-        for _ in range(ROUNDS):
-            load.wait_more(60)
-            victim = random.choice(three.nodes)
-            victim.kill()
-            victim.wipe()
-            load.wait_more(40)
-            helper = next(n for n in three.nodes if n.alive())
-            wait_until(lambda: helper.members()[victim.name]["session"] == "fenced", 2 * TAKEOVER, "the fence")
-            victim.join(helper)
-            three.settled(3, timeout=90)
-    three.balance(load)
-
-
 def test_takeover_in_time(three):
     """Mail of a dead owner is in another node's hands within lease + 6 s, and goes out."""
     stuck(three.sink)
@@ -83,40 +64,6 @@ def test_takeover_in_time(three):
     wait_until(lambda: {m.id() for m in three.sink.messages} >= {f"t{i}" for i in range(30)}, 30, "their delivery")
     print(f"takeover took {took:.1f} s")
     assert took <= TAKEOVER + 1
-
-
-# Past its lease the node is fenced, and once in a while is not whole again within a minute: open, so
-# that form runs with BATON_CLUSTER_ALL (tests/soak/cluster) only.
-@pytest.mark.parametrize("seconds", [2, LEASE + 8] if os.environ.get("BATON_CLUSTER_ALL") else [2])
-def test_stopped_owner_sends_no_dot_after_its_lease(three, seconds):
-    with Load(three.nodes, rate=40) as load:
-        load.wait_more(60)
-        victim = three["mx2"]
-        victim.process.send_signal(signal.SIGSTOP)
-        stopped = time.monotonic()
-        load.nodes = [n for n in three.nodes if n is not victim]
-        wait_until(lambda: time.monotonic() - stopped > seconds, seconds + 5)
-        victim.process.send_signal(signal.SIGCONT)
-        load.wait_more(30)
-    three.settled(3, timeout=60)
-    three.balance(load)
-
-
-def test_all_killed_at_once(three):
-    stuck(three.sink, "dest.test")
-    with Load(three.nodes) as load:
-        load.wait_more(120)
-        for n in three.nodes:
-            n.process.send_signal(signal.SIGKILL)
-    for n in three.nodes:
-        n.process.wait()
-    three.sink.rcpt = lambda a: None
-    order = list(three.nodes)
-    random.shuffle(order)
-    for n in order:
-        n.start()
-    three.settled(3, timeout=90)
-    three.balance(load)
 
 
 def test_rolling_restart_moves_nothing(three):
