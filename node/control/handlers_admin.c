@@ -26,8 +26,8 @@ static const char *next_step(const struct engine_admin *call, char *text, size_t
     switch (call->op) {
     case ENGINE_REMOVE:
         snprintf(text, size,
-            "batonctl drain %s --wait, stop batond there, and when its lease is over: "
-            "batonctl remove %s; batonctl node ls shows its session",
+            "batonctl drain %.30s --wait, stop batond there, and when its lease is over: "
+            "batonctl remove %.30s; batonctl node ls shows its session",
             call->node, call->node);
         return text;
     case ENGINE_FORCE_FENCE:
