@@ -49,7 +49,8 @@ struct row_holder {
     uint8_t status;  /* enum list_status */
 };
 
-/* In unit_row.attempt: its owner was sworn to be off, and nobody knows what it did (D6). */
+/* In unit_row.attempt: its owner was sworn to be off, and nobody knows what it did (D6).
+ */
 #define ATTEMPT_FORCED 1
 
 /* A unit as it travels and as it is stored. `mine` means something only on its own disk.
