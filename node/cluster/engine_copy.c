@@ -16,6 +16,7 @@
 #define COPY_AGAIN_PER_MB_MS 50
 #define COPIES_WAITING 20000u
 #define READS_MAX 24u
+#define READS_WHILE_DELIVERING 3u
 /* Pieces of each copy in one turn of the thread. */
 #define PUMP_ROUNDS 4u
 #define OUTCOME_KEEP_MS 60000
@@ -60,50 +61,6 @@ static struct copy_out *copy_find(
     return n ? CONTAINER_OF(n, struct copy_out, by_unit) : NULL;
 }
 
-static void follow(struct copy_out *c, const struct core_msg *msg)
-{
-    struct follower *f = mem_alloc(sizeof(*f));
-    if (c->follower_count >= FOLLOWERS_MAX) {
-        free(f); /* as if lost */
-        return;
-    }
-    f->msg = *msg;
-    f->next = NULL;
-    *c->follower_end = f;
-    c->follower_end = &f->next;
-    c->follower_count++;
-}
-
-void engine_send(struct engine *e, const struct core_msg *msg)
-{
-    const struct core_unit_id *id = unit_of(msg);
-    struct copy_out *c =
-        id && msg->env.from == e->node ? copy_find(e, msg->env.to, id) : NULL;
-    if (msg->kind == MSG_COPY && msg->env.from == e->node) {
-        copy_wanted(e, msg, c);
-    } else if (c && c->state != COPY_SENT && c->msg.env.lane == msg->env.lane) {
-        follow(c, msg);
-    } else if (msg->kind == MSG_OUTCOME && msg->env.from == e->node) {
-        struct wire_payload payload = {.head = outcome_kept_for(e, &msg->u.attempt)};
-        engine_transmit(e, msg, payload.head.len ? &payload : NULL);
-    } else {
-        engine_transmit(e, msg, NULL);
-    }
-}
-
-/* --- copies: life --- */
-
-static void followers_drop(struct copy_out *c)
-{
-    while (c->followers) {
-        struct follower *f = c->followers;
-        c->followers = f->next;
-        free(f);
-    }
-    c->follower_end = &c->followers;
-    c->follower_count = 0;
-}
-
 static void queue_remove(struct copy_out *c)
 {
     struct copy_queue *q = c->queue;
@@ -137,6 +94,59 @@ static void queue_add_first(struct copy_queue *q, struct copy_out *c)
     q->first = c;
     c->queue = q;
     q->count++;
+}
+
+/* An attempt waits for this copy, with a connection in its hand: it goes next. */
+static void hurry(struct copy_out *c)
+{
+    if (c->queue)
+        queue_add_first(c->queue, c);
+}
+
+static void follow(struct copy_out *c, const struct core_msg *msg)
+{
+    struct follower *f = mem_alloc(sizeof(*f));
+    if (c->follower_count >= FOLLOWERS_MAX) {
+        free(f); /* as if lost */
+        return;
+    }
+    f->msg = *msg;
+    f->next = NULL;
+    *c->follower_end = f;
+    c->follower_end = &f->next;
+    c->follower_count++;
+}
+
+void engine_send(struct engine *e, const struct core_msg *msg)
+{
+    const struct core_unit_id *id = unit_of(msg);
+    struct copy_out *c =
+        id && msg->env.from == e->node ? copy_find(e, msg->env.to, id) : NULL;
+    if (msg->kind == MSG_COPY && msg->env.from == e->node) {
+        copy_wanted(e, msg, c);
+    } else if (c && c->state != COPY_SENT && c->msg.env.lane == msg->env.lane) {
+        if (msg->kind == MSG_INTENT)
+            hurry(c);
+        follow(c, msg);
+    } else if (msg->kind == MSG_OUTCOME && msg->env.from == e->node) {
+        struct wire_payload payload = {.head = outcome_kept_for(e, &msg->u.attempt)};
+        engine_transmit(e, msg, payload.head.len ? &payload : NULL);
+    } else {
+        engine_transmit(e, msg, NULL);
+    }
+}
+
+/* --- copies: life --- */
+
+static void followers_drop(struct copy_out *c)
+{
+    while (c->followers) {
+        struct follower *f = c->followers;
+        c->followers = f->next;
+        free(f);
+    }
+    c->follower_end = &c->followers;
+    c->follower_count = 0;
 }
 
 static void memory_drop(struct engine *e, struct copy_out *c)
@@ -398,12 +408,14 @@ static bool pump_peer(struct engine *e, struct engine_peer *p)
 }
 
 /* As many as helpers may read at once, in the order in which they were asked for. What
- * cannot be read or sent yet is passed over. */
+ * cannot be read or sent yet is passed over. Mail that leaves needs no copy: an heir of a
+ * hundred thousand messages delivers them first. */
 static void begin_reads(struct engine *e, struct engine_peer *p)
 {
+    unsigned most = e->tickets.count ? READS_WHILE_DELIVERING : READS_MAX;
     for (unsigned n = p->unread.count, budget = 64; n > 0 && budget > 0; n--, budget--) {
         struct copy_out *c = p->unread.first;
-        if (!c || e->reads >= READS_MAX || e->copying_bytes > COPYING_BYTES_MAX)
+        if (!c || e->reads >= most || e->copying_bytes > COPYING_BYTES_MAX)
             return;
         if (has_bulk_room(e, c) && start_read(e, c))
             c->read_at = c->offset + 1;
