@@ -20,7 +20,7 @@
 #define ALLOCATE_STEP_MIN (UINT64_C(1) << 20)
 #define ALLOCATE_AGAIN_MS 1000
 #define ZERO_PIECE_BYTES ((size_t)512 << 10)
-#define ZERO_AFTER_MS 100 /* without mail */
+#define QUIET_MS 100 /* without mail: time for chores */
 
 static const char *const table_names[TABLE_COUNT] = {
     [TABLE_META] = "meta",
@@ -179,6 +179,8 @@ static void plan_allocation(struct lmdb_store *s)
     s->allocate = posix_fallocate;
     s->step = clamp(s->base.quota / 16, ALLOCATE_STEP_MIN, ALLOCATE_STEP_MAX) /
               ALLOCATE_STEP_MIN * ALLOCATE_STEP_MIN;
+    s->sweep_at = (uint32_t)clamp(
+        s->base.quota / 64 / LMDB_PAGE_BYTES, LMDB_LATER_ROWS, LMDB_SWEEP_ROWS);
     s->ahead = 2 * (s->base.batch_bytes + LMDB_FREE_PAGES_MAX * LMDB_PAGE_BYTES / 4);
 }
 
@@ -395,7 +397,7 @@ static bool start(struct lmdb_store *s, char *why, size_t why_size)
     mdb_stat(s->txn, s->dbi[TABLE_MSG], &stat);
     atomic_store(&s->base.counters.units, stat.ms_entries);
     mdb_stat(s->txn, s->dbi[TABLE_GONE], &stat);
-    s->sweeping = stat.ms_entries > 0;
+    s->sweeping = s->has_gone = stat.ms_entries > 0;
     lmdb_measure(s);
     rc = rc ? rc : mdb_txn_commit(s->txn);
     return rc ? env_failed(s, "cannot write", rc, why, why_size) : true;
@@ -464,10 +466,13 @@ static int chores(struct lmdb_store *s)
         return ALLOCATE_AGAIN_MS;
     }
     int64_t quiet = mono_diff_ms(mono_now(), s->ran_at);
-    if (s->zeroed >= atomic_load(&s->base.counters.allocated))
+    if (!s->has_gone && s->zeroed >= atomic_load(&s->base.counters.allocated))
         return (int)STORE_CLOCK_IDLE_MS;
-    if (quiet < ZERO_AFTER_MS)
-        return (int)(ZERO_AFTER_MS - quiet);
+    if (quiet < QUIET_MS)
+        return (int)(QUIET_MS - quiet);
+    s->sweeping = s->has_gone;
+    if (s->sweeping)
+        return 0;
     return lmdb_zero_ahead(s) ? 1 : (int)STORE_CLOCK_IDLE_MS;
 }
 

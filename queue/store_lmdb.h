@@ -13,6 +13,10 @@
 /* Pages that one transaction frees: the list of them is one value, which itself needs
  * contiguous pages. */
 #define LMDB_FREE_PAGES_MAX 2000u
+/* A body of so many rows is deleted later, with others: so many rows at most (and no more
+ * than a 64th of the quota), or when nothing else is to be done. */
+#define LMDB_LATER_ROWS 8u
+#define LMDB_SWEEP_ROWS 8192u
 #define LMDB_PAGE_BYTES 4096u
 
 /* A row of a body takes one page, never a run of pages that LMDB would have to search
@@ -61,7 +65,11 @@ struct lmdb_store {
     struct row_author author;
     const struct store_row *rows; /* of the operation under way */
     unsigned row_count;
-    bool sweeping; /* there are rows in TABLE_GONE */
+    /* Bodies in TABLE_GONE. Big ones wait there for company: freed together they leave
+     * long runs of pages, and what is written into these is one write, not many. */
+    bool has_gone;
+    bool sweeping; /* they go now */
+    uint32_t gone_rows, sweep_at;
 
     /* Preallocation. */
     int (*_Atomic allocate)(int fd, off_t at, off_t len); /* tests set it from outside */

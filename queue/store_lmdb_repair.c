@@ -201,7 +201,7 @@ uint64_t lmdb_repair_body(struct lmdb_store *s, struct msg_id id)
     if (now.units == 0) {
         must(s, lmdb_del(s, TABLE_BREF, key));
         must(s, lmdb_put_bytes(s, TABLE_GONE, key, slice_make("", 0)));
-        s->sweeping = true;
+        s->sweeping = s->has_gone = true;
     } else {
         bref_pack(&now, raw);
         must(s, lmdb_put_bytes(s, TABLE_BREF, key, slice_make(raw, sizeof(raw))));
@@ -230,7 +230,7 @@ uint64_t lmdb_sweep_parts(struct lmdb_store *s)
         if (lmdb_get(s, s->txn, TABLE_BREF, key, &bytes) != ERR_STORE_NOT_FOUND)
             continue;
         must(s, lmdb_put_bytes(s, TABLE_GONE, key, slice_make("", 0)));
-        s->sweeping = true;
+        s->sweeping = s->has_gone = true;
         swept++;
     }
     mdb_cursor_close(c);

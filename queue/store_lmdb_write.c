@@ -105,8 +105,11 @@ static int delete_body(struct lmdb_store *s, struct msg_id id, uint32_t rows)
 {
     unsigned char key[BODY_KEY_BYTES];
     int rc = 0;
-    if (rows > s->free_pages) {
-        s->sweeping = true;
+    if (rows > s->free_pages || rows >= LMDB_LATER_ROWS) {
+        s->has_gone = true;
+        s->gone_rows += rows; /* too many if the batch runs twice: swept the sooner */
+        if (rows > s->free_pages || s->gone_rows >= s->sweep_at)
+            s->sweeping = true;
         return lmdb_put_bytes(s, TABLE_GONE, msg_key(&id), slice_make("", 0));
     }
     s->free_pages -= rows;
@@ -152,6 +155,22 @@ static int sweep_body(struct lmdb_store *s, MDB_cursor *rows, struct msg_id id)
     return rc && rc != MDB_NOTFOUND ? rc : lmdb_del(s, TABLE_GONE, msg_key(&id));
 }
 
+/* A body of this id was here and waits to be deleted: now is the time, if it can go whole
+ * in this transaction. False: something of it is left. */
+static bool make_way(struct lmdb_store *s, struct msg_id id)
+{
+    struct slice raw;
+    MDB_cursor *rows;
+    if (!s->has_gone ||
+        lmdb_find(s, TABLE_GONE, msg_key(&id), &raw) == ERR_STORE_NOT_FOUND)
+        return true;
+    if (mdb_cursor_open(s->txn, s->dbi[TABLE_BODY], &rows))
+        return false;
+    int rc = sweep_body(s, rows, id);
+    mdb_cursor_close(rows);
+    return rc == 0 && lmdb_find(s, TABLE_GONE, msg_key(&id), &raw) == ERR_STORE_NOT_FOUND;
+}
+
 static int first_gone(struct lmdb_store *s, struct msg_id *out)
 {
     MDB_cursor *c;
@@ -181,7 +200,8 @@ int lmdb_sweep(struct lmdb_store *s)
     mdb_cursor_close(rows);
     if (rc != MDB_NOTFOUND)
         return rc;
-    s->sweeping = false;
+    s->sweeping = s->has_gone = false;
+    s->gone_rows = 0;
     return 0;
 }
 
@@ -214,8 +234,7 @@ enum err lmdb_may_take_body(
     struct slice raw;
     struct part part = {0};
     /* A DSN made a second time while the body of the first is still being deleted. */
-    if (s->sweeping &&
-        lmdb_find(s, TABLE_GONE, msg_key(&m->id), &raw) != ERR_STORE_NOT_FOUND)
+    if (!make_way(s, m->id))
         return ERR_STORE_EXISTS;
     if (rows_on_disk == 0)
         return ERR_OK;
@@ -290,8 +309,7 @@ static int run_body_rows(struct lmdb_store *s, struct store_op *op)
         op->result = ERR_STORE_DAMAGED;
     else if (lmdb_find(s, TABLE_BREF, msg_key(&r->id), &raw) != ERR_STORE_NOT_FOUND)
         op->result = ERR_STORE_EXISTS;
-    else if (s->sweeping &&
-             lmdb_find(s, TABLE_GONE, msg_key(&r->id), &raw) != ERR_STORE_NOT_FOUND)
+    else if (!make_way(s, r->id))
         op->result = ERR_STORE_EXISTS; /* a copy that comes again while it goes */
     else if (part.rows != r->first_row || part.bytes % BODY_ROW_BYTES != 0)
         op->result = ERR_STORE_NOT_FOUND; /* rows before these were refused */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tapes: random operations from a seed, on the LMDB store, on the RAM store and on a
  * model, which must say the same after each step. */
+#include "tests/unit/store_faults.h"
 #include "tests/unit/store_text.h"
 
 #define MODEL_UNITS 400
@@ -420,6 +421,7 @@ static void play(uint64_t seed)
         model_remove(t, &t->units[0]);
     }
     check_store(t, t->lmdb, true);
+    sweep_all(t->lmdb);
     struct store_check c;
     store_lmdb_check(t->lmdb, &c);
     assert_int_equal(c.bodies + c.body_rows + c.rcpts + c.parts + c.gone, 0);

@@ -2,6 +2,7 @@
 /* What a cluster asks of the store. The same tapes run on the LMDB store and on the RAM
  * store, which share nothing but the writer thread and must say and hold the same. */
 #include "tests/unit/store_cluster_helper.h"
+#include "tests/unit/store_faults.h"
 #include "tests/unit/store_text.h"
 
 #define MESSAGES 40
@@ -366,6 +367,7 @@ static void empty(struct tape *t)
             both_quar(t, (struct store_quar){.unit = id, .verb = STORE_QUAR_DROP});
         }
     compare(t);
+    sweep_all(t->lmdb);
     store_lmdb_check(t->lmdb, &c);
     assert_int_equal(c.units + c.rcpts + c.bodies + c.body_rows + c.parts + c.gone, 0);
     assert_int_equal(c.quarantined + c.unit_rows, 0);
