@@ -74,7 +74,6 @@ static void add_peer(void)
 {
     struct engine_peer *p = &e->peer[e->peer_count++];
     *p = (struct engine_peer){.node = PEER};
-    p->end = &p->first;
     memcpy(p->ident.key, keys.public_key, sizeof(p->ident.key));
     snprintf(p->ident.name, sizeof(p->ident.name), "mx2");
     ident_put_address(&p->ident, nowhere);
