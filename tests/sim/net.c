@@ -180,7 +180,7 @@ static void note_told(struct sim *sim, uint8_t node, const struct core_msg *m)
 {
     const struct node *n = &sim->node[node];
     if (m->kind != MSG_OUTCOME || n->core->state < CORE_SYNC ||
-        m->env.cfg_ver < n->core->cfg.mode_ver /* rule G */ ||
+        m->env.cfg_ver < config_static_until(n->core) /* rule G */ ||
         m->env.echo_epoch != n->core->epoch)
         return;
     const struct unit *u = unit_find(n->core, &m->u.attempt.id);
@@ -189,6 +189,9 @@ static void note_told(struct sim *sim, uint8_t node, const struct core_msg *m)
         n->core->parked_count + 96 > n->core->limits.parked ||
         m->env.seq <= n->core->peer[peer_slot(n->core, m->env.from)].rx[m->env.lane].seq)
         return;
+    for (int r = 0; r < RCPTS_MAX; r++)
+        if ((m->u.attempt.delivered & ~g->told[node]) >> r & 1)
+            g->told_at[node][r] = sim->now;
     g->told[node] |= m->u.attempt.delivered;
     g->told_gen[node] = n->gen;
 }

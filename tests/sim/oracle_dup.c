@@ -58,8 +58,9 @@ static int cause_of(struct sim *sim, const struct god_unit *g, const struct atte
     if (p->dot_at < g->remade_at)
         return 4; /* a DSN, done and forgotten before its maker could say what it is for
                    */
-    if ((g->told[n->node] >> rcpt & 1) && g->told_gen[n->node] == n->gen)
-        return 0; /* it had been told */
+    if ((g->told[n->node] >> rcpt & 1) && g->told_gen[n->node] == n->gen &&
+        g->told_at[n->node][rcpt] < n->gate_at)
+        return 0; /* it had been told before its dot passed the gate */
     if (p->epoch <= sim->config.forced[p->node])
         return 6; /* what it did without hearing the others nobody can know */
     if (g->risk >> rcpt & 1)

@@ -267,6 +267,7 @@ struct god_unit {
     uint64_t delivered;
     uint64_t told[NODES_MAX]; /* delivered bits that an Outcome brought to the node ... */
     uint32_t told_gen[NODES_MAX]; /* ... in this life of its process */
+    uint64_t told_at[NODES_MAX][RCPTS_MAX];
     uint64_t risk; /* tried again after the doubt was held for its time: D1 or D2 */
     uint64_t delivered_by[RCPTS_MAX]; /* last attempt index + 1 */
     bool acked, taken;
