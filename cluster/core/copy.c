@@ -183,7 +183,7 @@ void copy_ack(struct core *core, uint8_t slot, const struct core_msg *msg)
  * is something to do. */
 static bool release_extra(struct core *core, struct unit *u, struct work *w)
 {
-    uint8_t have = unit_holders(core, u);
+    uint8_t have = unit_stays(core, u);
     bool busy = false;
     for (int i = u->list_count - 1; i >= 0; i--) {
         if (u->list[i] == core->self || peer_down(core, u->list[i]))
@@ -192,9 +192,11 @@ static bool release_extra(struct core *core, struct unit *u, struct work *w)
         bool slow = st == LIST_PENDING && core->now > w->started_at + 2 * CORE_SEC;
         /* it may be the only one that knows of the attempt */
         bool may = (!w->attempt && !u->doubt) || MUT(core, MUT_RELEASE_KNOWER);
-        if (may && ((st == LIST_HOLD && have > core->cfg.copies) ||
-                       (slow && have >= core->cfg.copies))) {
-            have = (uint8_t)(have - (st == LIST_HOLD));
+        bool leaving = core->peer[u->list[i]].roles & ROLE_DRAINING;
+        if (may &&
+            ((st == LIST_HOLD && have > core->cfg.copies) ||
+                ((slow || (leaving && st == LIST_HOLD)) && have >= core->cfg.copies))) {
+            have = (uint8_t)(have - (st == LIST_HOLD && !leaving));
             unit_mark(core, u, i, LIST_RELEASING);
             unit_store(core, u, 0);
             if (MUT(core, MUT_LIST_SHRINK)) {
@@ -263,7 +265,7 @@ static void narrow_settled(const struct core *core, struct unit *u, const struct
 
 bool copy_repair(struct core *core, struct unit *u, struct work *w)
 {
-    uint8_t have = unit_holders(core, u);
+    uint8_t have = unit_stays(core, u);
     bool busy = false;
     if (u->state != UNIT_LIVE)
         return false;

@@ -102,6 +102,7 @@ uint8_t unit_status(const struct unit *u, int i);
 void unit_set_status(struct unit *u, int i, uint8_t status);
 bool unit_list_add(struct core *core, struct unit *u, uint8_t slot, uint8_t status);
 void unit_list_remove(struct core *core, struct unit *u, int i);
+uint8_t unit_stays(const struct core *core, const struct unit *u);
 uint8_t unit_holders(const struct core *core, const struct unit *u); /* live, HOLD */
 bool unit_final(const struct unit *u);
 uint64_t unit_all(const struct unit *u);

@@ -162,6 +162,22 @@ uint8_t unit_holders(const struct core *core, const struct unit *u)
     return n;
 }
 
+static bool leaves(const struct core *core, uint8_t slot)
+{
+    return slot != core->self && (core->peer[slot].roles & ROLE_DRAINING);
+}
+
+/* Those of them that stay: a draining node wants to be rid of its copies. */
+uint8_t unit_stays(const struct core *core, const struct unit *u)
+{
+    uint8_t n = unit_holders(core, u);
+    for (int i = 0; i < u->list_count; i++)
+        if (unit_status(u, i) == LIST_HOLD && !peer_down(core, u->list[i]) &&
+            leaves(core, u->list[i]))
+            n--;
+    return n;
+}
+
 /* ---- what a unit is ---- */
 
 uint64_t unit_all(const struct unit *u)

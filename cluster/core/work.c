@@ -212,7 +212,7 @@ static void review_owned(struct core *core, struct unit *u)
         deliver_start(core, u);
     struct work *w = work_of(core, u);
     uint8_t want = core->cfg.copies;
-    if (!w && (unit_holders(core, u) != want || u->list_count != want || u->doubt ||
+    if (!w && (unit_stays(core, u) != want || u->list_count != want || u->doubt ||
                   (u->flags & UF_NARROW)))
         w = work_get(core, u, WORK_OWN);
 }
