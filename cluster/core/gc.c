@@ -106,7 +106,9 @@ static bool yield(
         return false;
     unit_lost_ownership(core, u);
     unit_digest(core, u);
-    u->term = row->term;
+    /* another's refusal may have raised our term meanwhile; its owner takes that over */
+    bool newer = unit_newer(core, row->term, row->owner, u);
+    u->term = newer ? row->term : u->term + 1;
     u->owner = slot;
     u->owner_epoch = row->owner_epoch;
     u->mine = 0;
