@@ -2,8 +2,7 @@
 #include "node/intake/pace.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -28,8 +27,10 @@ static bool kernel_says(struct pace *p, uint64_t *out)
     if (n <= 0)
         return false;
     text[n] = '\0';
-    uint64_t ran;
-    return sscanf(text, "%" SCNu64 " %" SCNu64, &ran, out) == 2;
+    char *ran_end, *end; /* "ran delayed times" */
+    (void)strtoull(text, &ran_end, 10);
+    *out = strtoull(ran_end, &end, 10);
+    return end != ran_end;
 }
 
 static bool short_of_cpu(struct pace *p, struct mono now)
