@@ -59,6 +59,9 @@ struct outcome_kept {
 
 bool engine_transmit(
     struct engine *e, const struct core_msg *msg, const struct wire_payload *payload);
+/* A word of the engine's own, not the core's: its envelope is filled in. False: it did
+ * not go, and nobody repeats it. */
+bool engine_tell(struct engine *e, uint64_t to, struct core_msg *m);
 void copy_wanted(struct engine *e, const struct core_msg *msg, struct copy_out *c);
 void copy_drop(struct engine *e, struct copy_out *c);
 struct slice outcome_kept_for(struct engine *e, const struct msg_attempt *a);

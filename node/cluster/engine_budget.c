@@ -35,15 +35,8 @@ static void send_frame(void *ctx, uint64_t to, bool grant, const struct msg_budg
 {
     struct engine *e = ctx;
     struct core_msg m = {.kind = grant ? MSG_BUDGET_GRANT : MSG_BUDGET_ASK};
-    m.env = (struct core_env){.cfg_ver = e->cfg.ver,
-        .from = e->node,
-        .to = to,
-        .via = to,
-        .clock_ns = (uint64_t)mono_now().ns,
-        .from_epoch = e->status.epoch,
-        .lane = LANE_CONTROL};
     m.u.budget = *msg;
-    engine_transmit(e, &m, NULL);
+    (void)engine_tell(e, to, &m);
 }
 
 void engine_budget_frame(struct engine *e, uint64_t node, const struct core_msg *msg)

@@ -45,6 +45,18 @@ bool engine_transmit(
         e->transport, m.env.via, lane, slice_make(e->frame, len), slice_make("", 0));
 }
 
+bool engine_tell(struct engine *e, uint64_t to, struct core_msg *m)
+{
+    m->env = (struct core_env){.cfg_ver = e->cfg.ver,
+        .from = e->node,
+        .to = to,
+        .via = to,
+        .clock_ns = (uint64_t)mono_now().ns,
+        .from_epoch = e->status.epoch,
+        .lane = LANE_CONTROL};
+    return engine_transmit(e, m, NULL);
+}
+
 /* The unit that a frame speaks of, or NULL. */
 static const struct core_unit_id *unit_of(const struct core_msg *m)
 {

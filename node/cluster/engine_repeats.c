@@ -71,15 +71,8 @@ static bool send_frame(
     struct engine *e, uint64_t to, uint8_t kind, const struct msg_repeat *body)
 {
     struct core_msg m = {.kind = kind};
-    m.env = (struct core_env){.cfg_ver = e->cfg.ver,
-        .from = e->node,
-        .to = to,
-        .via = to,
-        .clock_ns = (uint64_t)mono_now().ns,
-        .from_epoch = e->status.epoch,
-        .lane = LANE_CONTROL};
     m.u.repeat = *body;
-    return engine_transmit(e, &m, NULL);
+    return engine_tell(e, to, &m);
 }
 
 static struct msg_repeat body_of(const struct repeat_key *key, struct msg_id id)
